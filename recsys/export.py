@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
+from dp.ledger.file import plain_copy, read
 from recsys.report import FILE as REPORT
-from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, MODEL, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LEDGERS, LOCAL_LEDGER, MODEL, Run
 from recsys.run_start import PUBLIC_KEY
+from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import StorageError, UsageError
 from secagg.files import reading, writing
 from secagg.names import check_name
@@ -25,12 +28,15 @@ _LOGS = ("-wal", "-journal")
 """What SQLite keeps beside a file that is being written."""
 
 
-def export(folder: str | Path, out: str | Path, *, model: bool) -> list[str]:
-    """Pack the run in ``folder`` into the new file ``out``, and tell which files that were. Nothing is replaced."""
-    folder, out = Path(folder), Path(out)
+def export(folder: AnyFolder, out: str | Path, *, model: bool) -> list[str]:
+    """Pack the run in ``folder`` into the new file ``out``, and tell which files that were. Nothing is replaced.
+
+    Of a run that is sealed the archive has the files as they are read: it is for others, who have no key.
+    """
+    folder, out = Folder.of(folder), Path(out)
     run = Run.load(folder)
     run.check_model(folder)
-    name = check_name("the name of a run's directory", folder.resolve().name)
+    name = check_name("the name of a run's directory", folder.path.resolve().name)
     check_ended(folder, run)
     wanted = [*SHARED, MODEL] if model else list(SHARED)
     try:
@@ -40,7 +46,7 @@ def export(folder: str | Path, out: str | Path, *, model: bool) -> list[str]:
         raise UsageError(f"{out} exists already") from None
 
 
-def _packed(tar: tarfile.TarFile, folder: Path, name: str, wanted: list[str]) -> Iterator[str]:
+def _packed(tar: tarfile.TarFile, folder: Folder, name: str, wanted: list[str]) -> Iterator[str]:
     for one in sorted(wanted):
         path = folder / one
         try:
@@ -48,8 +54,11 @@ def _packed(tar: tarfile.TarFile, folder: Path, name: str, wanted: list[str]) ->
                 if status.st_nlink != 1:  # it may be a secret, under another name
                     raise StorageError(f"{path} is not packed: the file has another name, too")
                 entry = tarfile.TarInfo(f"{name}/{one}")
+                plain = file if folder.keys is None or one == PUBLIC_KEY else BytesIO(_unsealed(folder, one))
                 entry.size, entry.mode = status.st_size, 0o644
-                tar.addfile(entry, file)
+                if isinstance(plain, BytesIO):
+                    entry.size = len(plain.getbuffer())
+                tar.addfile(entry, plain)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -57,9 +66,13 @@ def _packed(tar: tarfile.TarFile, folder: Path, name: str, wanted: list[str]) ->
         yield one
 
 
-def check_ended(folder: str | Path, run: Run) -> None:
+def _unsealed(folder: Folder, name: str) -> bytes:
+    return plain_copy(read(folder / name, folder.keys)) if name in LEDGERS else folder.read(name)
+
+
+def check_ended(folder: AnyFolder, run: Run) -> None:
     """``UsageError`` if a run goes on, or its ledgers are not whole."""
-    folder = Path(folder)
+    folder = Folder.of(folder)
     if not run.ended:
         raise UsageError(f"the run in {folder} has not ended: its ledger is still being written")
     for ledger in (LEDGER, LOCAL_LEDGER):

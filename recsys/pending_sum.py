@@ -31,11 +31,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from protocols.plan import RoundPlan
+from secagg.at_rest import AnyFolder, Folder
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.seal import open_box, seal
-from secagg.errors import DecodeError, PeerError, StorageError
-from secagg.files import read_private, writing
+from secagg.errors import AtRestError, DecodeError, PeerError, StorageError
 from secagg.foreign import as_declared, parse_json
 
 SUM = re.compile(r"sum-(\d+)\.sealed")
@@ -79,8 +79,8 @@ WriteInput = Callable[[str, Input], None]
 class PendingSums:
     """The files of pending sums in a directory. At most one sum of a run is pending."""
 
-    def __init__(self, folder: Path, secret: bytes) -> None:
-        self._folder, self._secret = folder, secret
+    def __init__(self, folder: AnyFolder, secret: bytes) -> None:
+        self._folder, self._secret = Folder.of(folder), secret
 
     def read(self, number: int) -> PendingSum | None:
         """What goes into this sum, or None if nothing of it has left a client."""
@@ -91,7 +91,7 @@ class PendingSums:
             )
         path = self._path(number)
         try:
-            sealed_header, *boxes = _parts(read_private(path))
+            sealed_header, *boxes = _parts(self._folder.read(path.name, private=True))
             key = self._key(number)
             header: _Header = as_declared(_Header, parse_json(open_box(key, sealed_header, _HEADER)))
             plan = RoundPlan.decode(bytes.fromhex(header.plan))
@@ -102,6 +102,8 @@ class PendingSums:
             }
         except FileNotFoundError:
             return None
+        except AtRestError:
+            raise
         except (OSError, PeerError, DecodeError, ValueError):
             raise StorageError(f"{path} cannot be read, and sum {number} was begun: start a new run") from None
         return PendingSum(plan, header.silent, inputs)
@@ -119,7 +121,7 @@ class PendingSums:
             with _stored(path):
                 file.write(_part(box))
 
-        with writing(path, private=True) as file:
+        with self._folder.writing(path.name, private=True) as file:
             write(json.dumps(asdict(_Header(plan.encode().hex(), silent, names))).encode(), _HEADER)
             yield lambda name, one: write(_part(one.vector) + _part(one.kept), digest + name.encode())
 
@@ -131,7 +133,7 @@ class PendingSums:
                     self._path(number).unlink()
 
     def _numbers(self) -> list[int]:
-        names = (SUM.fullmatch(path.name) for path in self._folder.iterdir())
+        names = (SUM.fullmatch(path.name) for path in self._folder.path.iterdir())
         return sorted(int(found[1]) for found in names if found)
 
     def _path(self, number: int) -> Path:

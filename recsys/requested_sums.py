@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import count, islice
 from math import sqrt
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,11 +27,11 @@ from recsys.run_record import NO_CHECKPOINT, Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
 from secagg import tensors
+from secagg.at_rest import AnyFolder, Folder
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
-from secagg.files import read_private, write_file
 from secagg.foreign import as_declared
 from secagg.tensors import Pieces
 
@@ -148,17 +147,19 @@ def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
 
 
 class ResultsOnDisk:
-    """An aggregator that keeps its results in the file ``path``, authenticated by the run's secret.
+    """An aggregator that keeps its results in a file of a folder, authenticated by the run's secret.
 
     After a restart a model requests all its sums again, and each is answered from the file if it was made before. A
     result, or that a sum failed, is on disk before the model hears of it. Later sums depend on earlier ones (which
     items are paired, say), so earlier sums must not be made again from updates that may differ.
     """
 
-    def __init__(self, aggregator: SecureAggregator, path: Path, secret: bytes) -> None:
-        self._aggregator, self._path = aggregator, path
+    def __init__(self, aggregator: SecureAggregator, folder: AnyFolder, name: str, secret: bytes) -> None:
+        self._aggregator, self._folder, self._name = aggregator, Folder.of(folder), name
         self._key = derive(secret, labels.STORED, b"checkpoint of sums")
-        self._past = _decoded(read_private(path), self._key) if path.exists() else []
+        self._past = list[_PastSum]()
+        if self._folder.exists(name):
+            self._past = _decoded(self._folder.read(name, private=True), self._key)
         aggregator.delete_pending(len(self._past))
 
     def __len__(self) -> int:
@@ -168,7 +169,7 @@ class ResultsOnDisk:
         """``StorageError`` if another sum had this number."""
         if request.number >= len(self):
             self._past.append(self._requested(request, update))
-            write_file(self._path, *_encoded_results(self._past, self._key), private=True)
+            self._folder.write(self._name, *_encoded_results(self._past, self._key), private=True)
             self._aggregator.delete_pending(len(self))
         past = self._past[request.number]
         if (past.purpose, past.length) != (request.purpose, request.encoding.length):

@@ -28,6 +28,8 @@ from round to round (``recsys.kept_by_clients``) is in the checkpoint, sealed un
 The secrets, the checkpoint and what clients put into sums are deleted when the run has ended, unless they are to be
 kept. Ledgers are verified with their public key, so that needs none of it.
 
+With a keyring all of it is sealed at rest (``secagg.at_rest``), but for ledger.pub, which is public.
+
 Runs that share a ledger (``privacy.ledger``) have none of their own: beside shared.db lie the secret of whoever may
 write it, shared.key, and its public key, shared.pub.
 """
@@ -38,7 +40,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, cast
 
 from protocols.engines.local import Threads
@@ -53,7 +54,7 @@ from recsys.models.ease import Ease
 from recsys.models.knn import ItemKnn
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
-from recsys.models.store import save
+from recsys.models.store import encode, save_in
 from recsys.models.tuned_ease import tuned_ease
 from recsys.other_runs import RunList
 from recsys.participation import Draw
@@ -80,8 +81,8 @@ from recsys.sentences import (
 )
 from recsys.serving import ServedModel
 from secagg.assumptions import fraction
+from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import BudgetError, StorageError, ThresholdError
-from secagg.files import read_private, write_file
 
 _tuned_ease = lru_cache(1)(tuned_ease)
 """Several runs of one process may be over the same split."""
@@ -103,7 +104,7 @@ Tell = Callable[[str], None]
 
 def train(
     prepared: Prepared,
-    folder: str | Path,
+    folder: AnyFolder,
     *,
     machine: Mapping[str, Any],
     run_list: RunList,
@@ -117,12 +118,13 @@ def train(
 
     ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
     """
-    folder = Path(folder)
+    folder = Folder.of(folder)
+    private = folder.within(PRIVATE)
     with ExitStack() as held:
         before = existing_run(folder, prepared.config)
         if before is not None and before.ended:
-            if (folder / PRIVATE / INPUTS).is_file() and not (folder / PRIVATE).is_symlink():  # it is not handed on
-                check_inputs(folder / PRIVATE, prepared)
+            if (private / INPUTS).is_file() and not private.path.is_symlink():  # it is not handed on
+                check_inputs(private, prepared)
             if not keep_secrets:  # they are there if they were kept, or if the run was killed at its end
                 delete_secrets(folder)
             return before
@@ -141,7 +143,7 @@ class _Running:
     def __init__(
         self,
         prepared: Prepared,
-        folder: Path,
+        folder: Folder,
         machine: Mapping[str, Any],
         watch: Watch,
         tell: Tell,
@@ -185,16 +187,16 @@ class _Running:
                 raise
             ended = f"the budget is spent: {error}"
         served = ServedModel(model, prepared.split.train.item_ids)
-        digest = save(served, self._folder / MODEL, prepared.taken_as_public)
+        digest = save_in(self._folder, MODEL, encode(served, prepared.taken_as_public))
         self._say(results=(*self._record.results, *self._own(measured, model)), model=digest, ended=ended)
         return self._record
 
     def _federation(self, model: SharedModel, aggregator: SecureAggregator) -> Federation:
         """The training, as far as it has come."""
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
-        checkpoint = self._private / CHECKPOINT
-        if checkpoint.exists():
-            federation.resume(TrainingState.decode(read_private(checkpoint), self._secret))
+        if self._private.exists(CHECKPOINT):
+            kept = self._private.read(CHECKPOINT, private=True)
+            federation.resume(TrainingState.decode(kept, self._secret))
         return federation
 
     def _train(self, federation: Federation, measured: Measured, aggregator: SecureAggregator) -> str:
@@ -226,14 +228,14 @@ class _Running:
         return sum(one.survivors > 0 for one in rounds)
 
     def _keep(self, state: TrainingState, aggregator: SecureAggregator) -> None:
-        write_file(self._private / CHECKPOINT, *state.encode(self._secret), private=True)
+        self._private.write(CHECKPOINT, *state.encode(self._secret), private=True)
         aggregator.delete_pending(len(state.rounds))
         if state.rounds:
             self._say(rounds=state.rounds)
 
     def _learn(self, model: LearnsFromSums, aggregator: SecureAggregator) -> None:
         """Make the model of a few sums. After a restart they are requested again, and answered as before."""
-        prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private / CHECKPOINT, self._secret)
+        prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private, CHECKPOINT, self._secret)
         self._check_reached(len(results))
 
         def done(one: Round) -> None:
@@ -349,7 +351,8 @@ class _Running:
             return ()
         found = measured(prepared.split)
         if prepared.config.evaluation.users:
-            found.write_csv(self._private / USERS, prepared.split.train.user_ids)
+            users = found.as_csv(prepared.split.train.user_ids)
+            self._private.write(USERS, users, private=True)
         if not prepared.recipe.personal:
             return (self._quality(OWN, measured, found),)
         start = self._result(START, model, note="the same without anybody's head: what a new client starts with")

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from math import inf
-from pathlib import Path
 from typing import Any
 
-from secagg.errors import DecodeError, StorageError, UsageError
-from secagg.files import read_file, reading, write_file
+from secagg.at_rest import AnyFolder, Folder
+from secagg.errors import AtRestError, DecodeError, StorageError, UsageError
 from secagg.foreign import as_declared, parse_json
 
 FILE, CONFIG, MODEL = "run.json", "config.json", "model.safetensors"
@@ -147,32 +146,36 @@ class Run:
     machine: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: AnyFolder) -> None:
         """Write the record, whole or not at all, even if the machine crashes."""
-        write_file(Path(folder) / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode(), private=False)
+        data = json.dumps(asdict(self), indent=1, allow_nan=False).encode()
+        Folder.of(folder).write(FILE, data, private=False)
 
-    def check_model(self, folder: str | Path) -> None:
+    def check_model(self, folder: AnyFolder) -> None:
         """``DecodeError`` if the run has ended, and the model in its directory is not the one that is on record. The
         record is signed by nobody: whoever alters both is not noticed."""
-        path, found = Path(folder) / MODEL, sha256()
+        folder = Folder.of(folder)
         if not self.ended:
             return
         try:
-            with reading(path) as (file, _):
-                while piece := file.read(1 << 20):
-                    found.update(piece)
+            found = sha256(folder.read(MODEL))
         except FileNotFoundError:  # it is not handed on with every run
             return
         if found.hexdigest() != self.model:
-            raise DecodeError(f"{path} was altered, or is the model of another run: its SHA-256 is not that of {FILE}")
+            raise DecodeError(
+                f"{folder / MODEL} was altered, or is the model of another run: its SHA-256 is not that of {FILE}"
+            )
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
-        path = Path(folder) / FILE
+    def load(cls, folder: AnyFolder) -> Run:
+        folder = Folder.of(folder)
+        path = folder / FILE
         try:
-            data = read_file(path, most=_MOST_BYTES)
+            data = folder.read(FILE, most=_MOST_BYTES)
         except FileNotFoundError:
             raise UsageError(f"there is no run in {folder}: no {FILE}") from None
+        except AtRestError:
+            raise
         except StorageError as error:  # a link, a pipe, a file that is too long
             raise UsageError(str(error)) from None
         try:

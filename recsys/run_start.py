@@ -28,10 +28,11 @@ from recsys.pending_sum import SUM
 from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.same_inputs import check_configuration, check_inputs, keep_inputs
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
+from secagg.at_rest import AnyFolder, Folder, Keyring, read_sealed
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
 from secagg.errors import BudgetError, StorageError, UsageError
-from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
+from secagg.files import DRAFT, create_file, private_folder, sweep, synced, write_file
 
 if TYPE_CHECKING:
     from recsys.assembly import Prepared
@@ -50,7 +51,7 @@ known when the key of the run that it was copied from is deleted; what a run goe
 class StartedRun:
     """What a run works with."""
 
-    private: Path
+    private: Folder
     """the run's private directory"""
     secret: bytes
     ledgers: Mapping[Mode, Ledger]
@@ -58,16 +59,16 @@ class StartedRun:
     """what is known of other runs on the same data"""
 
 
-def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunList, held: ExitStack) -> StartedRun:
+def start(prepared: Prepared, folder: Folder, before: Run | None, runs: LockedRunList, held: ExitStack) -> StartedRun:
     """Refuse a run that must not begin, before anything is written. Then make its secret and its ledgers, or find them.
 
     ``before`` is the record of the run if it was begun; ``held`` keeps the directory locked and the ledgers open.
     """
     config, data = prepared.config, prepared.data_identity
-    private, name = folder / PRIVATE, _name(folder)
+    private, name = folder.within(PRIVATE), _name(folder)
     found = runs.on(data)
     _check_same(folder, name, data, runs)
-    resumed = before is not None or (private / CHECKPOINT).exists() or name in [one.name for one in found]
+    resumed = before is not None or private.exists(CHECKPOINT) or name in [one.name for one in found]
     if resumed:
         check_inputs(private, prepared)
     if gone := [path for path in (private / SECRET, private / KEY) if resumed and not path.exists()]:
@@ -78,19 +79,20 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
     if beside and not (resumed or config.privacy.beside):
         raise BudgetError(refusal(beside))
     if shared is not None:
-        _check_shared(prepared, shared, resumed, sharing)
+        _check_shared(prepared, shared, folder.keys, resumed, sharing)
+    _make(folder.path)
+    held.enter_context(alone(folder.path))
     _claim(folder, config)
-    held.enter_context(_alone(folder))
-    private_folder(private)
-    sweep(folder)
-    sweep(private)
-    secret, ledger_secret = _secret(private / SECRET), _secret(private / KEY)
+    private_folder(private.path)
+    sweep(folder.path)
+    sweep(private.path)
+    secret, ledger_secret = _secret(private, SECRET), _secret(private, KEY)
     if not resumed:
         keep_inputs(private, prepared)
     key, said = _key(ledger_secret), known_others(beside, len([one for one in sharing if one.name != name]))
-    create_file(private / NAME, key.public.hex().encode(), private=True)
+    private.create(NAME, key.public.hex().encode(), private=True)
     if shared is not None:
-        ledgers = {config.privacy.mode: _shared(prepared, shared, held)}
+        ledgers = {config.privacy.mode: _shared(prepared, shared, folder.keys, held)}
     else:
         ledgers = {}
         write_file(folder / PUBLIC_KEY, f"{key.public.hex()}\n".encode(), private=False)
@@ -101,18 +103,19 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
                 "data": data_mark(ledger_secret, data),
                 "turns": prepared.turns(secret) if mode is Mode.DISTRIBUTED else None,
             }
-            ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, resumed, more)))
+            made = _ledger(folder / file, key, budget, guarantee, folder.keys, resumed, more)
+            ledgers[mode] = held.enter_context(closing(made))
     if before is not None:
         _check_reached(before, ledgers)
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
-    runs.add(data, KnownRun(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))
+    runs.add(data, KnownRun(key.public.hex(), str(folder.path.absolute()), where, promised(ledgers.values())))
     return StartedRun(private, secret, ledgers, said)
 
 
-def delete_secrets(folder: Path) -> None:
+def delete_secrets(folder: AnyFolder) -> None:
     """Delete what only a run that goes on needs: with it, noise can be taken off what was released, and ledgers can be
     forged. What a disk or a backup keeps of deleted files cannot be reached from here."""
-    private = folder / PRIVATE
+    private = Folder.of(folder) / PRIVATE
     if not private.is_dir() or private.is_symlink():
         return
     private_folder(private)
@@ -126,27 +129,26 @@ def delete_secrets(folder: Path) -> None:
     synced(private)
 
 
-def existing_run(folder: str | Path, config: Config) -> Run | None:
+def existing_run(folder: AnyFolder, config: Config) -> Run | None:
     """The record of this run, or None if nothing is on record yet. Refuses a directory that holds anything else."""
-    folder = Path(folder)
-    path = folder / CONFIG
+    folder = Folder.of(folder)
     try:
-        if not folder.exists():
-            _check_can_be_made(folder)
+        if not folder.path.exists():
+            _check_can_be_made(folder.path)
             return None
-        found = path.read_bytes() if path.exists() else None
-        if (folder / SECRET).exists():
+        found = folder.read(CONFIG) if folder.exists(CONFIG) else None
+        if folder.exists(SECRET):
             raise UsageError(
                 f"{folder} was begun by an earlier release, which kept secrets among what is shared: take a new "
                 f"directory (and delete {folder / SECRET}, with which the noise can be taken off)"
             )
-        if found is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
+        if found is None and any(not DRAFT.fullmatch(file.name) for file in folder.path.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no run: take a new directory (--out)")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
     if found is not None:
-        check_configuration(folder, found, config)
-    return Run.load(folder) if (folder / FILE).exists() else None
+        check_configuration(folder.path, found, config)
+    return Run.load(folder) if folder.exists(FILE) else None
 
 
 def _check_can_be_made(folder: Path) -> None:
@@ -156,41 +158,45 @@ def _check_can_be_made(folder: Path) -> None:
         raise UsageError(f"cannot use {folder}: {parent} is not to be written to")
 
 
-def _name(folder: Path) -> str:
+def _name(folder: Folder) -> str:
     """The name of this run in the list of runs; empty if it was not begun. Refuses to go on if others can read its
     secrets."""
-    if (private := folder / PRIVATE).is_symlink() or private.exists():
-        private_folder(private)
-        if (key := private / KEY).exists():
-            return _key(_read(key)).public.hex()
+    private = folder.within(PRIVATE)
+    if private.path.is_symlink() or private.path.exists():
+        private_folder(private.path)
+        if private.exists(KEY):
+            return _key(_read(private, KEY)).public.hex()
     return ""
 
 
-def _check_same(folder: Path, name: str, data: bytes, runs: LockedRunList) -> None:
+def _check_same(folder: Folder, name: str, data: bytes, runs: LockedRunList) -> None:
     """Refuse to continue a run on other data than it was begun on, or beside a copy of it."""
     if name and (other := runs.called(name)) is not None:
         if other not in runs.on(data):
             raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
-        original = Path(other.folder)
+        original = Folder(other.folder, folder.keys)
         with suppress(OSError):  # it is not there any more: the run was moved
-            if not original.samefile(folder) and (original / PRIVATE / NAME).read_bytes() == name.encode():
+            if not original.path.samefile(folder.path) and original.within(PRIVATE).read(NAME) == name.encode():
                 raise StorageError(
                     f"{folder} is a copy of the run in {original}, which went on there: what both release would be "
                     "charged once. Go on there, or take a new directory"
                 )
 
 
-def _claim(folder: Path, config: Config) -> None:
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if not (folder / CONFIG).exists() or (folder / CONFIG).read_bytes() != _plain(config):
-        write_file(folder / CONFIG, _plain(config), private=False)
+
+
+def _claim(folder: Folder, config: Config) -> None:
+    if not folder.exists(CONFIG) or folder.read(CONFIG) != _plain(config):
+        folder.write(CONFIG, _plain(config), private=False)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Lock a run's directory: two processes would use the same secret and the same files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -207,18 +213,21 @@ def _plain(config: Config) -> bytes:
     return json.dumps(config.plain(), indent=1).encode()
 
 
-def _secret(path: Path) -> bytes:
+def _secret(private: Folder, name: str) -> bytes:
     """The secret in this file. It is made once, even if several processes try, and only its owner can read it."""
-    if not path.exists():
-        create_file(path, os.urandom(KEY_BYTES), private=True)
-    return _read(path)
+    if not private.exists(name):
+        private.create(name, os.urandom(KEY_BYTES), private=True)
+    return _read(private, name)
 
 
-def _read(path: Path) -> bytes:
+def _read(private: Folder, name: str) -> bytes:
     try:
-        secret = read_private(path)
+        return _checked(private.read(name, private=True), private / name)
     except FileNotFoundError:
-        raise StorageError(f"cannot read {path}: it is gone") from None
+        raise StorageError(f"cannot read {private / name}: it is gone") from None
+
+
+def _checked(secret: bytes, path: Path) -> bytes:
     if len(secret) != KEY_BYTES:
         raise StorageError(f"{path}, the secret of a run or of a ledger, is damaged")
     return secret
@@ -241,13 +250,19 @@ def budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
 
 
 def _ledger(
-    path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, resumed: bool, more: Mapping[str, Any]
+    path: Path,
+    key: SigningKey,
+    budget: Budget,
+    guarantee: Guarantee,
+    keys: Keyring | None,
+    resumed: bool,
+    more: Mapping[str, Any],
 ) -> Ledger:
     if not path.exists():
         if resumed:
             raise StorageError(f"{path} is gone, and with it what was spent: this run cannot go on")
-        return Ledger.create(path, key, budget, guarantee, **more)
-    ledger = Ledger.open(path, key)
+        return Ledger.create(path, key, budget, guarantee, keys=keys, **more)
+    ledger = Ledger.open(path, key, keys=keys)
     if ledger.data != more["data"]:
         ledger.close()
         raise UsageError(f"{path} is the ledger of other data: this run was begun on other users")
@@ -276,15 +291,30 @@ def _shared_path(said: str) -> Path:
     raise UsageError(f"privacy.ledger is a file, not .key or .pub, in a directory that is there, and not {said!r}")
 
 
-def _check_shared(prepared: Prepared, path: Path, resumed: bool, sharing: Sequence[KnownRun]) -> None:
+SEALED_AS = "the secret of a shared ledger"
+"""What the file with that secret is sealed as."""
+
+
+def _shared_secret(path: Path, keys: Keyring | None) -> bytes:
+    """The secret of the shared ledger at this path."""
+    file = path.with_suffix(".key")
+    try:
+        return _checked(read_sealed(file, keys, SEALED_AS, private=True), file)
+    except FileNotFoundError:
+        raise StorageError(f"cannot read {file}: it is gone") from None
+
+
+def _check_shared(
+    prepared: Prepared, path: Path, keys: Keyring | None, resumed: bool, sharing: Sequence[KnownRun]
+) -> None:
     """Refuse a shared ledger of other data or another guarantee, and one without room for this run. Writes nothing."""
     mine, asked = _mine(prepared), prepared.config.privacy.budget
     if not path.exists():
         if resumed or sharing or path.with_suffix(".key").exists():
             raise StorageError(f"{path} is gone, and with it what was spent by the runs that share it")
         return
-    with closing(_opened(path)) as ledger:
-        if ledger.data != data_mark(_read(path.with_suffix(".key")), prepared.data_identity):
+    with closing(_opened(path, keys)) as ledger:
+        if ledger.data != data_mark(_shared_secret(path, keys), prepared.data_identity):
             raise UsageError(f"{path} is the ledger of other data")
         if ledger.guarantee != mine.guarantee:
             raise UsageError(f"{path} is about another guarantee than that of this run")
@@ -298,10 +328,12 @@ def _check_shared(prepared: Prepared, path: Path, resumed: bool, sharing: Sequen
                 raise BudgetError(f"{path}, at epsilon {reached}, has no room for this run: {error}") from None
 
 
-def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
+def _shared(prepared: Prepared, path: Path, keys: Keyring | None, held: ExitStack) -> Ledger:
     if not path.exists():
         privacy, mine = prepared.config.privacy, _mine(prepared)
-        secret = _secret(path.with_suffix(".key"))
+        drawn = os.urandom(KEY_BYTES)
+        create_file(path.with_suffix(".key"), drawn if keys is None else keys.seal(drawn, SEALED_AS), private=True)
+        secret = _shared_secret(path, keys)
         write_file(path.with_suffix(".pub"), f"{_key(secret).public.hex()}\n".encode(), private=False)
         budget = mine.planned.suited(mine.budget, privacy.budget or privacy.epsilon)
         made = Ledger.create(
@@ -313,16 +345,17 @@ def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
             elsewhere=SHARED,
             data=data_mark(secret, prepared.data_identity),
             shared=True,
+            keys=keys,
         )
         return held.enter_context(closing(made))
-    return held.enter_context(closing(_opened(path)))
+    return held.enter_context(closing(_opened(path, keys)))
 
 
-def _opened(path: Path) -> Ledger:
+def _opened(path: Path, keys: Keyring | None) -> Ledger:
     key = path.with_suffix(".key")
     if not key.exists():
         raise UsageError(f"{path} can be written with its secret only: there is no {key}")
-    return Ledger.open(path, _key(_read(key)), shared=True)
+    return Ledger.open(path, _key(_shared_secret(path, keys)), shared=True, keys=keys)
 
 
 def _mine(prepared: Prepared) -> DistributedNoise | LocalNoise:

@@ -19,10 +19,10 @@ import numpy as np
 from recsys.config import Config, shown
 from recsys.data.interactions import Interactions
 from recsys.run_record import CONFIG
+from secagg.at_rest import AnyFolder, Folder
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest
 from secagg.errors import DecodeError, StorageError, UsageError
-from secagg.files import read_private, write_file
 from secagg.foreign import parse_json
 
 if TYPE_CHECKING:
@@ -68,12 +68,13 @@ def check_configuration(folder: Path, kept: bytes, config: Config) -> None:
         raise UsageError(f"{folder} holds a run of another configuration: {said}{more}. Set that back, or {_ANEW}")
 
 
-def check_inputs(private: Path, prepared: Prepared) -> None:
+def check_inputs(private: AnyFolder, prepared: Prepared) -> None:
     """``UsageError`` if the run with this private directory was begun on other data; ``StorageError`` if nothing there
     says on which."""
-    path, folder = private / INPUTS, private.parent
+    private = Folder.of(private)
+    path, folder = private / INPUTS, private.path.parent
     try:
-        kept = read_private(path)
+        kept = private.read(INPUTS, private=True)
     except FileNotFoundError:
         raise StorageError(f"{path} is gone, which tells whether the data are the same: {_ANEW}") from None
     expected = _inputs(kept[:KEY_BYTES], prepared)
@@ -87,9 +88,9 @@ def check_inputs(private: Path, prepared: Prepared) -> None:
         raise UsageError(f"{folder / CONFIG} was changed since the run was begun: put it back, or {_ANEW}")
 
 
-def keep_inputs(private: Path, prepared: Prepared) -> None:
+def keep_inputs(private: AnyFolder, prepared: Prepared) -> None:
     """Remember what a run is begun with."""
-    write_file(private / INPUTS, _inputs(os.urandom(KEY_BYTES), prepared), private=True)
+    Folder.of(private).write(INPUTS, _inputs(os.urandom(KEY_BYTES), prepared), private=True)
 
 
 def _inputs(salt: bytes, prepared: Prepared) -> bytes:

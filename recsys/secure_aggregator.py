@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,7 @@ from recsys.deployment import Deployment
 from recsys.network import Network
 from recsys.pending_sum import Input, PendingSum, PendingSums, WriteInput
 from recsys.turns import identity_of
+from secagg.at_rest import AnyFolder
 from secagg.crypto import labels
 from secagg.crypto.keys import Known, derive, verifying_once
 from secagg.crypto.prg import Prg
@@ -57,7 +57,7 @@ class SecureAggregator:
         network: Network | None = None,
         ledger: Ledger | None = None,
         turns: Turns | None = None,
-        folder: str | Path | None = None,
+        folder: AnyFolder | None = None,
         seed: int = 0,
         engine: Threads = HERE,
         tell: Callable[[str], None] = lambda doing: None,
@@ -67,7 +67,7 @@ class SecureAggregator:
         self._deployment, self._secret, self._turns = deployment, secret, turns
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
         self._tell = tell
-        self._pending = None if folder is None else PendingSums(Path(folder), secret)
+        self._pending = None if folder is None else PendingSums(folder, secret)
 
     def aggregate(self, request: Request, update: Update) -> Result:
         """One round of the protocol; then its machines, keys and journals are gone."""

@@ -8,7 +8,6 @@ whoever has them has those of all clients; elsewhere each client has its own.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,27 +16,28 @@ from recsys.config import Config
 from recsys.federated import TrainingState
 from recsys.kept_by_clients import KeptByClients
 from recsys.models.recommender import SharedModel
-from recsys.models.store import load
+from recsys.models.store import load_in
 from recsys.personal_heads import HEAD, personal
 from recsys.run_record import MODEL, Run
 from recsys.run_start import CHECKPOINT, PRIVATE, SECRET
 from recsys.serving import ServedModel
+from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import UsageError
-from secagg.files import read_private
 
 
-def load_own(folder: str | Path, client: str) -> ServedModel:
+def load_own(folder: AnyFolder, client: str) -> ServedModel:
     """The trained model of the run in ``folder`` with the head of this client, which a run names by number:
     "client-07", say."""
-    folder = Path(folder)
+    folder = Folder.of(folder)
+    private = folder.within(PRIVATE)
     run = Run.load(folder)
     run.check_model(folder)
-    names, served = Config.parse(dict(run.config)).training.personal, load(folder / MODEL)
+    names, served = Config.parse(dict(run.config)).training.personal, load_in(folder, MODEL)
     if not names:
         raise UsageError(f"the run in {folder} has no personal layers: its model is {MODEL}")
     try:
-        secret = read_private(folder / PRIVATE / SECRET)
-        state = TrainingState.decode(read_private(folder / PRIVATE / CHECKPOINT), secret)
+        secret = private.read(SECRET, private=True)
+        state = TrainingState.decode(private.read(CHECKPOINT, private=True), secret)
     except FileNotFoundError:
         raise UsageError(f"the heads of {folder} were deleted with its secrets, or are not here") from None
     kept = KeptByClients(secret)

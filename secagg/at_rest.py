@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, hkdf, transcript
 from secagg.errors import AlteredError, SealedError, StorageError, UnsealedError, UsageError, WrongKeyError
-from secagg.files import DRAFT, read_private, reading, said, writing
+from secagg.files import DRAFT, read_private, reading, said, write_file, writing
 
 CHUNK = 1 << 20
 """Bytes of the text in each chunk but the last."""
@@ -129,9 +129,24 @@ class Keyring:
         return f"Keyring({', '.join(key_id.hex() for key_id in self._keys)})"
 
 
+def add_key(path: Path) -> None:
+    """Draw a new master key, and put it on top of a private file of keys, which is made if it does not exist."""
+    try:
+        before = read_private(path).decode()
+        Keyring.load(path)
+    except FileNotFoundError:
+        before = ""
+    write_file(path, f"{os.urandom(KEY_BYTES).hex()}\n{before}".encode(), private=True)
+
+
 def is_sealed(data: bytes) -> bool:
     """Whether this begins as a sealed file does."""
     return data.startswith(_MAGIC)
+
+
+def sealed_as(data: bytes) -> str | None:
+    """Under which name a sealed file was sealed, as its start says; None of any other. It is not authenticated."""
+    return _Head.decode(data)[0].name if is_sealed(data) else None
 
 
 def open_if_sealed(data: bytes, keys: Keyring | None, name: str) -> bytes:
@@ -293,12 +308,6 @@ def _keys_in(texts: list[str], where: str) -> list[bytes]:
 # Files
 
 
-def write_sealed(path: Path, data: bytes, keys: Keyring | None, name: str, *, private: bool, replace: bool) -> None:
-    """Write a file outside of such a folder, sealed if there are keys, under a name that says what it is."""
-    with writing(path, private=private, replace=replace) as file, said("write", path):
-        file.write(data if keys is None else keys.seal(data, name))
-
-
 def read_sealed(
     path: Path,
     keys: Keyring | None,
@@ -341,12 +350,18 @@ class Folder:
 
     def __init__(self, path: str | Path, keys: Keyring | None = None) -> None:
         self.path, self.keys = Path(path), keys
-        self._number = b""
+        self._number, self._above, self._prefix = b"", self, ""
 
     @classmethod
     def of(cls, folder: AnyFolder) -> Folder:
         """The folder at a path, whose files are plain; or one that is a ``Folder`` already."""
         return folder if isinstance(folder, Folder) else cls(folder)
+
+    def within(self, name: str) -> Folder:
+        """A folder in this one, whose files are of this one, and are called by where they are in it."""
+        inner = Folder(self.path / name, self.keys)
+        inner._above, inner._prefix = self._above, f"{self._prefix}{name}/"
+        return inner
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -359,7 +374,8 @@ class Folder:
 
     def read(self, name: str, *, most: int | None = None, private: bool = False) -> bytes:
         """The bytes of a plain file and no link; ``FileNotFoundError`` if it does not exist."""
-        return read_sealed(self / name, self.keys, name, self._folder(), private=private, most=most)
+        number = self._above._folder()
+        return read_sealed(self / name, self.keys, f"{self._prefix}{name}", number, private=private, most=most)
 
     def write(self, name: str, *pieces: bytes | memoryview, private: bool) -> None:
         """Replace a file by these pieces. After a crash it is the old one or the new one (``secagg.files``)."""
@@ -383,7 +399,7 @@ class Folder:
             if self.keys is None:
                 yield file
                 return
-            sealing = Sealing(file, self.keys, name, self._folder())
+            sealing = Sealing(file, self.keys, f"{self._prefix}{name}", self._above._folder())
             yield sealing
             with said("write", self / name):
                 sealing.finish()

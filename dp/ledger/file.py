@@ -402,16 +402,15 @@ def read(path: str | Path, keys: Keyring | None = None) -> list[Row]:
         return _rows(database, keys)
 
 
-def write_copy(path: str | Path, rows: Sequence[Row]) -> None:
-    """A new ledger that has these rows, as ``read`` gives them, and is plain."""
-    *_, (_, signature) = rows
-    with creating(Path(path)) as draft, closing(_connected(draft, "rw")) as database, _errors():
-        database.execute("BEGIN IMMEDIATE")
+def plain_copy(rows: Sequence[Row]) -> bytes:
+    """The file of a plain ledger that has these rows, as ``read`` gives them."""
+    with closing(sqlite3.connect(":memory:")) as database, _errors():
         for statement in _SCHEMA:
             database.execute(statement)
         database.executemany(_INSERT, enumerate(body for body, _signature in rows))
-        database.execute(_SIGN, (signature,))
-        database.execute("COMMIT")
+        database.execute(_SIGN, (rows[-1][1],))
+        database.commit()
+        return database.serialize()
 
 
 def reseal(path: str | Path, opening: Keyring, sealing: Keyring | None) -> bool:

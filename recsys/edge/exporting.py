@@ -16,13 +16,14 @@ from recsys.edge.folder import GRAPH, INDEX, ITEMS, Head, Manifest, content, wri
 from recsys.edge.forms import form_of
 from recsys.edge.web import library_of, pages
 from recsys.export import check_ended
-from recsys.models.store import load
+from recsys.models.store import load_in
 from recsys.run_record import LEDGERS, MODEL, Run
+from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import UsageError
 
 
 def export(
-    folder: str | Path,
+    folder: AnyFolder,
     out: str | Path,
     *,
     int8: bool = False,
@@ -36,11 +37,11 @@ def export(
     with a page for browsers, by the library in this folder; ``titles`` is a table with what it calls the items, or else
     it calls them by their ids. ``UsageError`` if the model has no form for devices, or no such vectors.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = Folder.of(folder), Path(out)
     run = Run.load(folder)
     run.check_model(folder)
     check_ended(folder, run)
-    served = load(folder / MODEL)
+    served = load_in(folder, MODEL)
     form = form_of(served.model, int8=int8)
     files = {ITEMS: json.dumps(list(served.item_ids), ensure_ascii=False).encode(), GRAPH: form.onnx}
     if index:
@@ -52,7 +53,7 @@ def export(
         origin = f"{type(served.model).__name__}, {len(served.item_ids)} items; "
         origin += "; ".join(promised) or "trained without privacy"
         files |= pages(_titles(served.item_ids, titles), origin, library_of(Path(web)), form.onnx)
-    states = {name: replay(read(folder / name)) for name in LEDGERS if (folder / name).exists()}
+    states = {name: replay(read(folder / name, folder.keys)) for name in LEDGERS if folder.exists(name)}
     manifest = Manifest(
         model=type(served.model).__name__,
         items=len(served.item_ids),

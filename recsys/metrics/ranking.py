@@ -98,7 +98,11 @@ class Evaluation:
         return means | dict(self.coverage) | {"users": len(self.users), "skipped": self.skipped}
 
     def write_csv(self, path: str | Path, user_ids: Sequence[str]) -> None:
-        """One line for each user, whole or not at all, and its owner's alone: for paired tests elsewhere.
+        """Write ``as_csv``, whole or not at all, for its owner alone."""
+        write_file(Path(path), self.as_csv(user_ids), private=True)
+
+    def as_csv(self, user_ids: Sequence[str]) -> bytes:
+        """One line for each user, for paired tests elsewhere.
 
         Ranks are exact: with the model and the rest of a user's history they say what was held out.
         """
@@ -107,7 +111,7 @@ class Evaluation:
         table.writerow(["user", *self.values])
         columns = [column.tolist() for column in self.values.values()]
         table.writerows(zip((user_ids[user] for user in self.users), *columns, strict=True))
-        write_file(Path(path), text.getvalue().encode(), private=True)
+        return text.getvalue().encode()
 
 
 def evaluate(

@@ -24,8 +24,8 @@ from recsys.metrics.ranking import scores_of
 from recsys.models.recommender import Recommender
 from recsys.serving import ServedModel
 from secagg import tensors
-from secagg.errors import SecAggError, StorageError, UsageError
-from secagg.files import read_file, write_file
+from secagg.at_rest import Folder
+from secagg.errors import AtRestError, SecAggError, StorageError, UsageError
 
 MODELS = {
     "ItemPop": "recsys.models.popularity",
@@ -70,9 +70,8 @@ class Stored(Recommender, Protocol):
         """The stored model. A state that does not fit together raises an error of any ordinary kind."""
 
 
-def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] = ()) -> str:
-    """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``).
-    Returns the SHA-256 of the file."""
+def encode(served: ServedModel, taken_as_public: Sequence[str] = ()) -> tensors.Pieces:
+    """The model's file, with what a guarantee about it took as public (``recsys.public_facts``)."""
     model, item_ids = cast(Stored, served.model), served.item_ids
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
@@ -86,15 +85,33 @@ def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] =
         "public": list(taken_as_public),
     }
     _check(model, len(item_ids))
-    pieces, digest = tensors.encode(header, state.arrays), sha256()
+    return tensors.encode(header, state.arrays)
+
+
+def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] = ()) -> str:
+    """Write the model, whole or not at all. Returns the SHA-256 of the file."""
+    path = Path(path)
+    return save_in(Folder(path.parent), path.name, encode(served, taken_as_public))
+
+
+def save_in(folder: Folder, name: str, pieces: tensors.Pieces) -> str:
+    """``save`` into a folder that may be sealed. The SHA-256 is that of the file as it is read."""
+    digest = sha256()
     for piece in pieces:
         digest.update(piece)
-    write_file(Path(path), *pieces, private=False)
+    folder.write(name, *pieces, private=False)
     return digest.hexdigest()
 
 
 def load(path: str | Path) -> ServedModel:
-    header, arrays = read(path)
+    path = Path(path)
+    return load_in(Folder(path.parent), path.name)
+
+
+def load_in(folder: Folder, name: str) -> ServedModel:
+    """``load`` from a folder that may be sealed."""
+    path = folder / name
+    header, arrays = _read(folder, name)
     name = str(header["model"])
     try:
         _check_settings(header["settings"])
@@ -109,11 +126,19 @@ def load(path: str | Path) -> ServedModel:
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The header and the arrays of the file, with nothing made of them."""
+    path = Path(path)
+    return _read(Folder(path.parent), path.name)
+
+
+def _read(folder: Folder, file: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    path = folder / file
     try:
-        header, arrays = tensors.decode(read_file(Path(path), most=_MOST_BYTES))
+        header, arrays = tensors.decode(folder.read(file, most=_MOST_BYTES))
         version, name = header["version"], str(header["model"])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
+    except AtRestError:
+        raise
     except (SecAggError, KeyError):
         raise StorageError(f"{path} is not the file of a model, or damaged") from None
     if version != VERSION or name not in MODELS:

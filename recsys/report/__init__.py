@@ -14,6 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from recsys.report.account import Account
+from secagg.at_rest import AnyFolder, Folder
+from secagg.errors import UsageError
 from secagg.extras import needing
 from secagg.files import write_file
 
@@ -23,7 +25,7 @@ FILE = "report.html"
 """How a report is called in the directory of its run."""
 
 
-def write_report(folder: str | Path, account: Account | None = None) -> Path:
+def write_report(folder: AnyFolder, account: Account | None = None, out: str | Path | None = None) -> Path:
     """Draw the report of the run in ``folder``, whose ledgers nobody is writing to. It replaces an older one whole.
 
     ``account`` of that run, if it is at hand. Nothing but the report is written, there or elsewhere.
@@ -39,6 +41,13 @@ def write_report(folder: str | Path, account: Account | None = None) -> Path:
     with needing("train", "drawing a report"):
         from recsys.report.page import page
 
-    path = Path(folder) / FILE
+    path = Path(out) if out is not None else _place(Folder.of(folder))
     write_file(path, page(account or Account.load(folder)).encode(), private=False)
     return path
+
+
+def _place(folder: Folder) -> Path:
+    """Where a report is, if nobody says: a page is for reading, so it does not lie in a folder that is sealed."""
+    if folder.keys is not None:
+        raise UsageError(f"{folder} is sealed, and a report is for reading: say where it is to be written (--out)")
+    return folder / FILE

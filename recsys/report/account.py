@@ -28,6 +28,7 @@ from protocols.plan import RoundPlan
 from protocols.registry import Protocol
 from recsys.run_record import LEDGERS, Quality, Round, Run, Spending
 from recsys.sentences import SHARING, START, promise
+from secagg.at_rest import AnyFolder, Folder, Keyring
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 
 TRUSTS = {"none": [], "local": ["local"], "distributed": ["distributed"], "both": ["distributed", "local"]}
@@ -52,10 +53,10 @@ class Spent:
     """of all its sums"""
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, keys: Keyring | None = None) -> Self:
         """Verified, but for who wrote it."""
         plans: list[RoundPlan] = []
-        rows = read(path)
+        rows = read(path, keys)
         state = verify(rows, also=lambda what: plans.append(RoundPlan.charged(what)))
         genesis = state.genesis
         if genesis.guarantee.trust is Trust.CENTRAL:
@@ -110,15 +111,15 @@ class Account:
     """in what record and ledger are not of one mind"""
 
     @classmethod
-    def load(cls, folder: str | Path, ledger: str | Path | None = None) -> Self:
+    def load(cls, folder: AnyFolder, ledger: str | Path | None = None) -> Self:
         """``ledger``: the one that the run shares with others, which is not in its folder."""
-        folder, ledger = Path(folder), None if ledger is None else Path(ledger)
+        folder, ledger = Folder.of(folder), None if ledger is None else Path(ledger)
         run = Run.load(folder)
         run.check_model(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():
             raise DecodeError(f"the record of the run in {folder} has an unknown mode or protocol")
-        spent = tuple(Spent.load(path) for path in _ledgers(folder, run, ledger))
+        spent = tuple(Spent.load(path, folder.keys) for path in _ledgers(folder.path, run, ledger))
         trusts = [each.promise.trust for each in spent]
         if trusts != TRUSTS[run.mode]:
             kept = " and ".join(trusts) or "no"

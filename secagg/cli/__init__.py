@@ -36,7 +36,9 @@ COMMANDS = {
     "recommend": ("secagg.cli.recommend", "The best items for one history, by a trained model, on this machine."),
     "report": ("secagg.cli.report", "Draw the report of a run: one HTML file."),
     "roster": ("secagg.cli.roster", "Who takes part: names and public keys."),
+    "seal": ("secagg.cli.seal", "Encrypt at rest what is on the disk, or bring it under a newer key."),
     "train": ("secagg.cli.train", "Train a recommender as a file says, under secure sums, and report what it cost."),
+    "unseal": ("secagg.cli.unseal", "Decrypt what is sealed at rest."),
 }
 """The module of each command, which is loaded by this name when the command is called, and the line that ``secagg
 --help`` shows. That of ``bench`` lives beside what it runs: nothing here imports ``benchmarks``."""

@@ -19,7 +19,9 @@ import typer
 from protocols.parameters import AUTO, rules_of
 from recsys.config import ClientKind, Config
 from recsys.sentences import described
+from secagg.at_rest import Folder
 from secagg.cli.interrupts import interruptible
+from secagg.cli.keyring import keys_of
 from secagg.cli.output import Json, emit, say
 from secagg.cli.progress import beside_each_other
 from secagg.cli.train import KeepSecrets, again, carry_out
@@ -90,7 +92,7 @@ def demo(
     """
     changes = [*_of_protocol(protocol), *(settings or [])]
     config = _titled(Config.parse(deepcopy(CONFIGS[clients]), changes))
-    folder, later = out or _fresh(f"demo-{clients}"), dict[Path, Config]()
+    folder, later, keys = out or _fresh(f"demo-{clients}"), dict[Path, Config](), keys_of(None)
     if clients is ClientKind.SILOS and not any(change.strip().startswith(_ALONE) for change in changes):
         second = Config.parse(deepcopy(SECOND), [change for change in changes if change.strip().startswith(_OF_BOTH)])
         if second.users_in_silos:
@@ -100,7 +102,7 @@ def demo(
     from recsys.verdict import price
 
     with interruptible(again(["demo", f"--clients {clients}"], changes, folder, keep_secrets, as_json)):
-        done = carry_out(config, folder, as_json, keep_secrets, before=later)
+        done = carry_out(config, Folder(folder, keys), as_json, keep_secrets, before=later)
         if not later:
             emit(as_json, done.figures(), done.shown())
             return
@@ -108,7 +110,7 @@ def demo(
             emit(False, {}, done.shown())
             say("")
         ((second_folder, second),) = later.items()
-        second_done = carry_out(second, second_folder, as_json, keep_secrets)
+        second_done = carry_out(second, Folder(second_folder, keys), as_json, keep_secrets)
         answer = {**done.figures(), "nothing_left_to_do": done.over and second_done.over}
         accounts = [done.account, second_done.account]
         answer |= {"second_run": second_done.figures(), "price": price(*accounts)}

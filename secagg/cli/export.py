@@ -12,6 +12,8 @@ from dp.ledger.file import read
 from dp.ledger.state import replay
 from recsys.export import export as pack
 from recsys.run_record import FILE, LEDGERS, Run
+from secagg.at_rest import Folder
+from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, facts, line
 from secagg.errors import UsageError
 from secagg.extras import need
@@ -43,12 +45,14 @@ def export(
     titles: Annotated[
         Path | None, typer.Option(help="With --web: a table of items (movies.csv, say) with their titles.")
     ] = None,
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Pack what others may see of a run that has ended: configuration, record, report, ledgers and their public key.
 
     Nothing of RUN_DIR/private is packed. An existing file is never overwritten. A ledger that several runs share is
-    not packed: hand on that file and the .pub beside it. Whoever unpacks it checks it with dp/verify_ledger.py, or
+    not packed: hand on that file and the .pub beside it. Of a run that is sealed at rest the archive has plain files.
+    Whoever unpacks it checks it with dp/verify_ledger.py, or
     secagg ledger verify, under the key and heads that are printed here: tell them on another way than the archive.
 
     With --edge it is a folder with the model as ONNX, the ids of its items, and a manifest with hashes, what is
@@ -60,15 +64,17 @@ def export(
         if titles is not None and web is None:
             raise UsageError("--titles are for the page: they go with --web")
         how = {"int8": int8, "index": index, "web": web, "titles": titles}
-        _for_devices(run_dir, out or Path(f"{run_dir.resolve().name}-edge"), how, as_json)
+        folder = Folder(run_dir, keys_of(keyring))
+        _for_devices(folder, out or Path(f"{run_dir.resolve().name}-edge"), how, as_json)
         return
     if int8 or index or web or titles:
         raise UsageError("--int8, --index, --web and --titles go with --edge")
-    run = Run.load(run_dir)
+    folder = Folder(run_dir, keys_of(keyring))
+    run = Run.load(folder)
     made = out or Path(f"{run_dir.resolve().name}.tar")
-    packed = pack(run_dir, made, model=bool(run.spendings) if model is None else model)
+    packed = pack(folder, made, model=bool(run.spendings) if model is None else model)
     left = [path for one in run.spendings for path in (one.ledger, one.key) if path not in packed]
-    states = {name: replay(read(run_dir / name)) for name in LEDGERS if name in packed}
+    states = {name: replay(read(folder / name, folder.keys)) for name in LEDGERS if name in packed}
     heads = {name: state.head.hex() for name, state in states.items()}
     keys = {name: state.genesis.owner.hex() for name, state in states.items()}
     answer = {"file": str(made), "packed": packed, "elsewhere": left, "keys": keys, "heads": heads}
@@ -81,12 +87,12 @@ def export(
     emit(as_json, answer, Group(facts({"file": made, "packed": ", ".join(packed), **more}), *told))
 
 
-def _for_devices(run_dir: Path, out: Path, how: dict[str, Any], as_json: bool) -> None:
-    Run.load(run_dir)
+def _for_devices(folder: Folder, out: Path, how: dict[str, Any], as_json: bool) -> None:
+    Run.load(folder)
     need("edge", "secagg export --edge")
     from recsys.edge.exporting import export as write
 
-    manifest, digest = write(run_dir, out, **how)
+    manifest, digest = write(folder, out, **how)
     sizes = {name: one.bytes for name, one in manifest.files.items()}
     promised = list(manifest.guarantee)
     shown = {

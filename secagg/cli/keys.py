@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from protocols.roster import Identity
+from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, facts
 
 app = typer.Typer(name="keys", suggest_commands=False, help="A client's long-term identity.")
@@ -17,10 +18,11 @@ app = typer.Typer(name="keys", suggest_commands=False, help="A client's long-ter
 def new(
     name: Annotated[str, typer.Argument(help="How the roster is to name this client.")],
     out: Annotated[Path, typer.Option(help="The file to make; an existing one is never overwritten.")],
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Make an identity. The public key that it prints goes into the roster, the file stays with the client."""
     identity = Identity.generate(name)
-    identity.save(out)
+    identity.save(out, keys_of(keyring))
     answer = {"name": identity.name, "public_key": identity.key.public.hex(), "file": str(out)}
     emit(as_json, answer, facts(answer))

@@ -22,6 +22,7 @@ from dp.verify_ledger import FAILED, Given, beside, columns, statement
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.cli.exit_codes import CONSISTENT_ONLY
+from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, facts, line, row, say
 from secagg.errors import PeerError, UsageError
 from secagg.foreign import named_file
@@ -34,9 +35,9 @@ RunDir = Annotated[Path, typer.Argument(help=f"A run's directory with its {FILE}
 
 
 @app.command()
-def show(run_dir: RunDir, as_json: Json = False) -> None:
+def show(run_dir: RunDir, keyring: KeyringFile = None, as_json: Json = False) -> None:
     """The entries, and on whose word each field stands. Whether they are true, ``verify`` says."""
-    rows = read(_file(run_dir))
+    rows = read(_file(run_dir), keys_of(keyring))
     run = replay(rows).genesis.run
     entries = [parse(body) for body, _signature in rows]
     table = Table("entry", "phase", "round", "survivors", "epsilon", title=line(run))
@@ -51,9 +52,10 @@ def show(run_dir: RunDir, as_json: Json = False) -> None:
 
 
 @app.command()
-def export(run_dir: RunDir, as_json: Json = False) -> None:
+def export(run_dir: RunDir, keyring: KeyringFile = None, as_json: Json = False) -> None:
     """All entries as JSON lines, for dp/verify_ledger.py; the schema is in docs/ledger.md."""
-    lines = [{"body": parse(body), "signature": signature.hex()} for body, signature in read(_file(run_dir))]
+    rows = read(_file(run_dir), keys_of(keyring))
+    lines = [{"body": parse(body), "signature": signature.hex()} for body, signature in rows]
     if as_json:
         emit(as_json, {"entries": lines}, "")
     else:
@@ -69,6 +71,7 @@ def check(
     against: Annotated[Path | None, typer.Option(help="A client's ledger, or a copy of this one.")] = None,
     against_key: Annotated[Path | None, typer.Option(help="File with the public key of the other ledger.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The roster that signers must be in.")] = None,
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Compute everything again, and state what is promised, what was spent, and on whose word that stands.
@@ -79,17 +82,17 @@ def check(
     """
     names = None if roster is None else Roster.load(roster)
     owner, other_owner, pinned = _key(key), _key(against_key), None if head is None else _hexadecimal(head)
-    own, other = _file(run_dir), None if against is None else _file(against)
+    own, other, keys = _file(run_dir), None if against is None else _file(against), keys_of(keyring)
     known, copy, common = None, False, 0
     try:
-        rows = read(own)
+        rows = read(own, keys)
         of_each = LedgerState.begun_by(rows[0][0]).genesis.of_each if rows else None
         check_plan = _plan_check(names, of_each)
         state = verify(rows, owner, pinned, check_plan)
         if names is not None and of_each is not None and (of_each.names, of_each.keys) != (names.names, names.keys):
             raise PeerError("those who are charged are not the clients of the roster")
         if other is not None:
-            theirs = verify(read(other), other_owner, also=check_plan)
+            theirs = verify(read(other, keys), other_owner, also=check_plan)
             copy, common = copies(state, theirs), compare(state, theirs)
             known = other_owner is not None or theirs.genesis.owner == state.genesis.owner
     except PeerError as error:

@@ -108,7 +108,7 @@ def _row(name: str, cells: Mapping[str, str]) -> str:
     return _BETWEEN.join(shown).rstrip()
 
 
-def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
+def outcome(account: Account, folder: Path, report: Path | None) -> RenderableType:
     """What is said in the end."""
     from rich.console import Group
 
@@ -119,7 +119,8 @@ def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
     shown += [line(spent.promise.words) for spent in account.spent]
     where = "outside of the guarantee: " if account.spent else ""
     shown += [line(f"{where}{each}") for each in (*run.outside, run.others)]
-    shown.append(line(f"report: {report}"))
+    sealed = f"the run is sealed; {program()} report {as_argument(folder)} --out FILE draws it"
+    shown.append(line(f"report: {report or sealed}"))
     for spent in account.spent:
         given = spent.promise
         paths = [as_argument(folder / path) for path in (given.ledger, given.key)]

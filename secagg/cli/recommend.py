@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys.run_record import FILE
+from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, line, row
 from secagg.errors import DecodeError, UsageError
 from secagg.extras import need
@@ -40,6 +41,7 @@ def recommend(
         bool,
         typer.Option("--approximate", help="By the folder's index, about right; needs --manifest."),
     ] = False,
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Recommend items to whoever took those in a file. Nothing is sent anywhere, and nothing is kept.
@@ -49,7 +51,7 @@ def recommend(
     """
     taken = ids_in(history)
     found = _approximately(path, manifest, taken, k, explain) if approximate else None
-    found = found or served(path, manifest).recommend(taken, k, explain=explain)
+    found = found or served(path, manifest, keyring).recommend(taken, k, explain=explain)
     emit(as_json, _answer(found), _shown(found))
 
 
@@ -64,7 +66,7 @@ def ids_in(path: Path) -> list[str]:
         raise UsageError(f"{path} is no list of ids: one a line, in UTF-8, or a JSON list of texts") from None
 
 
-def served(path: Path, known: str | None) -> ServedModel:
+def served(path: Path, known: str | None, keyring: Path | None = None) -> ServedModel:
     """The model of a folder for devices, or of a run that has ended."""
     from recsys.edge import folder
 
@@ -77,14 +79,17 @@ def served(path: Path, known: str | None) -> ServedModel:
         raise UsageError(f"there is no {folder.MANIFEST} in {path}")
     if not (path / FILE).exists():
         raise UsageError(f"there is no model in {path}: neither {FILE} nor {folder.MANIFEST}")
-    run = Run.load(path)
+    from secagg.at_rest import Folder
+
+    run_folder = Folder(path, keys_of(keyring))
+    run = Run.load(run_folder)
     if not run.ended:
         raise UsageError(f"the run in {path} has not ended")
-    run.check_model(path)
+    run.check_model(run_folder)
     need("train", "the model of a run")
-    from recsys.models.store import load
+    from recsys.models.store import load_in
 
-    return load(path / MODEL)
+    return load_in(run_folder, MODEL)
 
 
 def _approximately(path: Path, known: str | None, taken: list[str], k: int, explain: int) -> Recommended:

@@ -10,8 +10,13 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
+<<<<<<< HEAD
 from protocols.roster import Identity, Roster, load_signer
 from secagg.at_rest import Keyring
+=======
+from protocols.roster import Identity, Roster
+from secagg.cli.keyring import KeyringFile, keys_of
+>>>>>>> 0472d98 (Runs can be sealed at rest from beginning to end, and secagg seal brings what is there under a key, or a newer one)
 from secagg.cli.output import Json, emit, facts, row
 from secagg.crypto.keys import check_on_curve
 from secagg.errors import PeerError, UsageError
@@ -29,11 +34,13 @@ def build(
         list[str] | None, typer.Argument(metavar="NAME=HEXKEY", help="Clients and the keys they announced.")
     ] = None,
     identity: Annotated[list[Path] | None, typer.Option(help="A client's identity file, where it is at hand.")] = None,
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Put clients into a roster. Everybody who is to run rounds together needs this very file."""
     named = [_named(text) for text in clients or ()]
-    named += [(one.name, one.key.public) for one in map(Identity.load, identity or ())]
+    keys = keys_of(keyring) if identity else None
+    named += [(one.name, one.key.public) for one in (Identity.load(path, keys) for path in identity or ())]
     if len({name for name, _ in named}) != len(named):
         raise UsageError("a client is named twice")
     roster = Roster.build(dict(named))

@@ -15,7 +15,9 @@ import typer
 from recsys.config import Config, Source
 from recsys.run_start import existing_run
 from recsys.sentences import described
+from secagg.at_rest import Folder
 from secagg.cli.interrupts import interruptible
+from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import WIDTH, Json, as_argument, emit, program, say
 from secagg.cli.progress import Progress, counted, outcome
 from secagg.extras import need
@@ -44,11 +46,14 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; one begun there goes on.")] = None,
     keep_secrets: KeepSecrets = False,
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Train as CONFIG says. A run that was stopped goes on where it was."""
-    asked, folder = Config.load(config, settings or []), out or Path("runs") / config.stem
-    with interruptible(again(["train", as_argument(config)], settings, folder, keep_secrets, as_json)):
+    asked, keys = Config.load(config, settings or []), keys_of(keyring)
+    folder, words = Folder(out or Path("runs") / config.stem, keys), ["train", as_argument(config)]
+    words += [] if keyring is None else [f"--keyring {as_argument(keyring)}"]
+    with interruptible(again(words, settings, folder.path, keep_secrets, as_json)):
         done = carry_out(asked, folder, as_json, keep_secrets)
         emit(as_json, done.figures(), done.shown())
 
@@ -66,7 +71,8 @@ class CarriedOut:
 
     folder: Path
     account: Account
-    report: Path
+    report: Path | None
+    """None where the run is sealed at rest: the page would be the one file in it that is not"""
     over: bool
     """whether it had ended before"""
 
@@ -74,7 +80,8 @@ class CarriedOut:
         """What programs are told."""
         from recsys.verdict import verdict
 
-        told = {"run_dir": str(self.folder), "report": str(self.report), "nothing_left_to_do": self.over}
+        report = None if self.report is None else str(self.report)
+        told = {"run_dir": str(self.folder), "report": report, "nothing_left_to_do": self.over}
         return {**told, **self.account.figures(), "verdict": verdict(self.account)}
 
     def shown(self) -> RenderableType:
@@ -83,7 +90,7 @@ class CarriedOut:
 
 
 def carry_out(
-    config: Config, folder: Path, as_json: bool, keep_secrets: bool, before: Mapping[Path, Config] = NO_MORE
+    config: Config, folder: Folder, as_json: bool, keep_secrets: bool, before: Mapping[Path, Config] = NO_MORE
 ) -> CarriedOut:
     """Check everything, then run it and write the report. What takes long is announced before.
 
@@ -95,7 +102,7 @@ def carry_out(
     check_names(config)
     begun = existing_run(folder, config)
     for other, later in before.items():
-        existing_run(other, later)
+        existing_run(Folder(other, folder.keys), later)
     need("train", "training a recommender")
     over = begun is not None and bool(begun.ended)
     tell = _silent if as_json else say
@@ -137,7 +144,8 @@ def carry_out(
     )
     ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     account = Account.load(folder, ledger)
-    return CarriedOut(folder, account, write_report(folder, account), over)
+    report = write_report(folder, account) if folder.keys is None else None
+    return CarriedOut(folder.path, account, report, over)
 
 
 def _silent(news: object) -> None:

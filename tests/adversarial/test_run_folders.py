@@ -100,7 +100,7 @@ def test_a_link_in_the_reports_place_is_refused(home: Path, target: str, capsys:
         ({"private": "../.ssh"}, ("config.json",), "private: it is a link"),
         ({"ledger.pub": KEYS}, ("config.json",), "ledger.pub: it is a link"),
         ({"run.json": KEYS}, ("config.json",), "run.json"),
-        ({"config.json": KEYS}, (), "holds a run of another configuration"),
+        ({"config.json": KEYS}, (), "config.json: it is a link"),
         ({"secret.key": KEYS}, ("config.json",), "begun by an earlier release"),
     ],
     ids=str,

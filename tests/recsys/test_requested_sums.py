@@ -30,6 +30,7 @@ from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
 from secagg import tensors
+from secagg.at_rest import Folder
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.encoding import Encoding, Rounding
@@ -251,7 +252,7 @@ def two_sums(
     """What they come to."""
     aggregator = SecureAggregator(DEPLOYMENT, SECRET, folder=folder, **how)
     clients = devices() if silos is None else client_data((3,) * 6)
-    sums = sums_of(clients, ResultsOnDisk(aggregator, folder / "checkpoint.safetensors", SECRET), silos=silos)
+    sums = sums_of(clients, ResultsOnDisk(aggregator, folder, "checkpoint.safetensors", SECRET), silos=silos)
     return [sums(purpose, 12, WHOLE, what).vector for purpose, what in (("first", first), ("second", second))]
 
 
@@ -289,11 +290,11 @@ def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
 ) -> None:
     """From the integers on disk: no user's vector is made again."""
 
-    def never(path: Path, *pieces: bytes, private: bool) -> None:
+    def never(folder: Folder, name: str, *pieces: bytes, private: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.requested_sums.write_file", never)
+        patched.setattr(Folder, "write", never)
         with pytest.raises(Killed):
             two_sums(tmp_path, silos=silos)
     assert os.listdir(tmp_path) == ["sum-0.sealed"]
@@ -313,7 +314,7 @@ def test_what_was_given_up_stays_given_up(tmp_path: Path) -> None:
 def test_a_number_stands_for_one_sum(tmp_path: Path) -> None:
     two_sums(tmp_path)
     secure = SecureAggregator(DEPLOYMENT, SECRET, folder=tmp_path)
-    aggregator = ResultsOnDisk(secure, tmp_path / "checkpoint.safetensors", SECRET)
+    aggregator = ResultsOnDisk(secure, tmp_path, "checkpoint.safetensors", SECRET)
     asked = Request(0, "first", devices().names, Encoding(12, 1.0, 20))
     assert aggregator.aggregate(asked, never_asked).weight == 6
     for changed in (replace(asked, purpose="another"), replace(asked, encoding=Encoding(13, 1.0, 20))):

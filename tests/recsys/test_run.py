@@ -530,7 +530,7 @@ def test_two_processes_do_not_share_a_run(kind: str, tmp_path: Path, monkeypatch
         with pytest.raises(StorageError, match="locked: another process is at work"):
             go(asked, tmp_path / "run")
         if kind == "none":  # the control
-            monkeypatch.setattr(run_start, "_alone", lambda folder: nullcontext())
+            monkeypatch.setattr(run_start, "alone", lambda folder: nullcontext())
             assert go(asked, tmp_path / "run").ended
         raise Killed
 

@@ -14,11 +14,13 @@ from recsys.federated import Federation
 from recsys.other_runs import RunList
 from recsys.run import train
 from recsys.run_record import Run
+from secagg.at_rest import AnyFolder, Folder
 
 
-def go(config: Config, folder: Path, state: Path | None = None, **more: object) -> Run:
+def go(config: Config, folder: AnyFolder, state: Path | None = None, **more: object) -> Run:
     """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
-    run_list = RunList(state or folder.with_name(f"{folder.name}.state"))
+    place = Folder.of(folder).path
+    run_list = RunList(state or place.with_name(f"{place.name}.state"))
     how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
     return train(prepare(config), folder, run_list=run_list, **how)
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import at_rest
-from secagg.at_rest import CHUNK, KEY_FILE, KEYS, Folder, Keyring, Sealing, opened, read_sealed, write_sealed
+from secagg.at_rest import CHUNK, KEY_FILE, KEYS, Folder, Keyring, Sealing, opened, read_sealed
 from secagg.errors import AlteredError, SealedError, StorageError, UnsealedError, UsageError, WrongKeyError
+from secagg.files import write_file
 
 OLD, NEW = bytes(32), bytes(range(32))
 RING = Keyring([OLD])
@@ -202,6 +203,18 @@ def test_files_of_a_folder_are_not_exchanged_nor_mixed_with_those_of_another(tmp
     assert Folder(two, RING).read("a") == b"text"
 
 
+def test_a_folder_in_a_folder_is_of_it(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, RING)
+    (tmp_path / "private").mkdir()
+    folder.within("private").write("a", b"text", private=True)
+    folder.write("a", b"other", private=True)
+    again = Folder(tmp_path, RING).within("private")
+    assert again.read("a") == b"text"
+    changed(tmp_path / "private" / "a", lambda _: (tmp_path / "a").read_bytes())
+    with pytest.raises(AlteredError, match="private/a is another file, put in its place: it was sealed as a"):
+        again.read("a")
+
+
 def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
     def begun() -> None:
         with Folder(tmp_path, RING).writing("a", private=True) as file:
@@ -215,7 +228,7 @@ def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_alone_is_bound_to_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_sealed(path, b"text", RING, "identity", private=True, replace=True)
+    write_file(path, RING.seal(b"text", "identity"), private=True)
     assert read_sealed(path, RING, "identity", private=True) == b"text"
     with pytest.raises(AlteredError, match=f"{path}: ledger is another file"):
         read_sealed(path, RING, "ledger")

@@ -9,7 +9,7 @@ import pytest
 
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.filter import Budget
-from dp.ledger.file import Ledger, is_ledger, read, reseal, write_copy
+from dp.ledger.file import Ledger, is_ledger, plain_copy, read, reseal
 from dp.ledger.state import replay
 from secagg.at_rest import Keyring
 from secagg.crypto.keys import SigningKey
@@ -148,6 +148,6 @@ def test_a_sharer_without_the_keys_writes_no_plain_entry(tmp_path: Path) -> None
 
 def test_a_copy_is_plain(tmp_path: Path) -> None:
     rows = read(made(tmp_path / "ledger.db", OLD), OLD)
-    write_copy(tmp_path / "copy.db", rows)
+    (tmp_path / "copy.db").write_bytes(plain_copy(rows))
     assert read(tmp_path / "copy.db") == rows
     assert not is_ledger(__file__)
