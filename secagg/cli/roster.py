@@ -10,13 +10,8 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-<<<<<<< HEAD
 from protocols.roster import Identity, Roster, load_signer
-from secagg.at_rest import Keyring
-=======
-from protocols.roster import Identity, Roster
 from secagg.cli.keyring import KeyringFile, keys_of
->>>>>>> 0472d98 (Runs can be sealed at rest from beginning to end, and secagg seal brings what is there under a key, or a newer one)
 from secagg.cli.output import Json, emit, facts, row
 from secagg.crypto.keys import check_on_curve
 from secagg.errors import PeerError, UsageError
@@ -56,11 +51,12 @@ def sign(
     version: Annotated[
         int | None, typer.Option(help="Its number; default: one more than the last one that this key signed.")
     ] = None,
+    keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
     """Sign a roster as the deployment's next version. Clients whose policy is signed_by = NAME=HEXKEY take no other,
     and none that is older than the newest they have seen. What was signed last is remembered in KEY.versions."""
-    signer = load_signer(key, Keyring.of_environment())
+    signer = load_signer(key, keys_of(keyring))
     roster = Roster.load(file).signed(signer, version)
     roster.save(out)
     _tell(as_json, roster, out, str(signer.signatory))
