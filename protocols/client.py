@@ -22,6 +22,7 @@ from protocols.roster import SERVER, Identity, Roster
 from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from protocols.rounds.steps import Charge
+from protocols.seen_heads import SeenHeads
 from secagg.codec import blob, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest, transcript
@@ -39,6 +40,7 @@ from secagg.rounding import Integers
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
+    from dp.ledger.heads import SignedHead
 
 
 class Client:
@@ -90,6 +92,7 @@ class Client:
         self._newest = None if signatory is None else Newest(signatory, self._journal, self._journal_key, rng)
         self._residuals = Residuals(self._journal, self._deployment, self._journal_key, rng)
         self._left: Left | None = None
+        self._heads = SeenHeads(self._journal, self._deployment, self._journal_key, rng)
         self._rng = rng
         self._round: ClientRound | None = None
         self._answered: list[bytes] = []  # digests of the requests, one for each journaled step
@@ -131,6 +134,13 @@ class Client:
         """
         with self._one_at_a_time():
             return bool(self._accepted(plan))
+
+    @property
+    def ledger_head(self) -> SignedHead | None:
+        """The latest head of the server's ledger that this client has seen, where its policy demands heads: with that
+        of a refused plan it is evidence, and a witness takes it (``secagg ledger witness``)."""
+        with self._one_at_a_time():
+            return self._heads.latest(self.policy.ledger_owner)
 
     def start(self, plan: RoundPlan, update: ArrayLike | UserVectors | None, weight: int = 1) -> bytes:
         """Join a round, or resume it: the first frame, or the last one that was sent before a restart.
@@ -250,6 +260,8 @@ class Client:
             )
         if not records:
             self._check_uncharged(plan)
+            if self.policy.ledger_owner and plan.ledger is not None:
+                self._heads.check(plan.ledger)
         if self._newest is not None:
             self._newest.take(plan, self.roster)
         return records
@@ -268,6 +280,7 @@ class Client:
         if records:
             frame = self._resume(current, records)
         else:
+            self._remember_head(plan, reserved=False)
             frame = self._journaled(current, 0, plan.encode(), current.opening(), secret)
         self._unsafe = False
         return frame
@@ -331,6 +344,7 @@ class Client:
             raise PolicyError("the ledger knows this plan, and the journal does not know that it was charged for it")
 
     def _reserve(self, plan: RoundPlan) -> None:
+        self._remember_head(plan, reserved=plan.noise is not None)
         if self._ledger is not None:
             self._ledger.reserve(plan.secure_sum(plan.clients))
             self._remember_ledger(self._ledger.head)
@@ -339,6 +353,12 @@ class Client:
         if self._ledger is not None:
             self._ledger.commit(current.happened())
             self._remember_ledger(self._ledger.head)
+
+    def _remember_head(self, plan: RoundPlan, reserved: bool) -> None:
+        """The head of the server's ledger. The server reserves a sum with noise before it says a word of the round, so
+        whoever was asked for a vector knows that it is ``reserved``."""
+        if self.policy.ledger_owner and plan.ledger is not None:
+            self._heads.remember(plan.ledger, reserved)
 
     def _remember_ledger(self, head: bytes) -> None:
         """Keep its head in the journal, in the place of the one before: as a session of its own."""

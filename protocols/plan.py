@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dp.ledger.heads import HEAD, SignedHead
 from dp.noise import NOISE, Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from protocols.choice import Choice, compare
@@ -60,6 +61,8 @@ class RoundPlan:
     """Random bytes that nobody in the round has chosen, from the deployment or from a public source: for lots."""
     version: Version | None = None
     """The number of the model, and the deployment's signature on both (``signed``)."""
+    ledger: SignedHead | None = None
+    """The head, when the plan was made, of the ledger that it is charged to: so all clients sign one."""
     _digest: bytes = field(init=False, repr=False, compare=False, default=b"")
 
     def __post_init__(self) -> None:
@@ -110,6 +113,7 @@ class RoundPlan:
         session: bytes | None = None,
         model: bytes = NO_MODEL,
         beacon: bytes = b"",
+        ledger: SignedHead | None = None,
         allowed: Set[str] = ALLOWED,
         tell: Callable[[str], object] = _LOG.info,
     ) -> RoundPlan:
@@ -119,8 +123,9 @@ class RoundPlan:
         them is dishonest, or as many as the noise is counted against if these are more, and the round is to survive
         that ``dropout`` of them fall silent. ``encoding`` and ``noise``
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
-        know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
-        counted (``secagg.assumptions.CostModel``).
+        know from elsewhere (``Policy.beacon``). ``ledger`` is the ``signed_head`` of the ledger that a sum with noise
+        is charged to. ``cost_model`` is for protocols with lattices: how their security is counted
+        (``secagg.assumptions.CostModel``).
 
         The protocol "auto" stands for that of the ``allowed`` ones with which such a round is predicted to take the
         fewest seconds (``compare``), and ``tell`` is called with one line that says why. ``allowed`` are those that
@@ -144,7 +149,8 @@ class RoundPlan:
             choice = _compare(asked, allowed, len(roster))
             tell(choice.why)
             protocol = choice.protocol
-        return asked.plan(protocol, roster.digest, os.urandom(SESSION_BYTES) if session is None else session, model)
+        session = os.urandom(SESSION_BYTES) if session is None else session
+        return replace(asked.plan(protocol, roster.digest, session, model), ledger=ledger)
 
     @classmethod
     def compare(
@@ -182,14 +188,16 @@ class RoundPlan:
         method ``model`` of a ``secagg.signed_versions.Signer``, say, or a call to another process."""
         return replace(self, version=sign(self.model))
 
-    def next_round(self, model: bytes | None = None) -> RoundPlan:
+    def next_round(self, model: bytes | None = None, ledger: SignedHead | None = None) -> RoundPlan:
         """The same session, one round later: same identities, new keys and masks, and the next turn of a sketch.
 
-        With another model it is unsigned until somebody signs that."""
+        With another model it is unsigned until somebody signs that. Where clients demand it, it has the ledger's head of
+        now."""
         encoding, sketch = self.encoding, self.encoding.sketch
         if sketch is not None:
             encoding = replace(encoding, sketch=sketch.next_turn())
-        following = replace(self, round=self.round + 1, encoding=encoding)
+        ledger = self.ledger if ledger is None else ledger
+        following = replace(self, round=self.round + 1, encoding=encoding, ledger=ledger)
         if model is None or model == self.model:
             return following
         return replace(following, model=model, version=None)
@@ -419,6 +427,7 @@ def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:
         parameters=parameters,
         beacon=blob(MAX_BEACON),
         version=optional(VERSION),
+        ledger=optional(HEAD),
     )
 
 

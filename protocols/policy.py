@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+from dp.ledger.heads import SignedHead
 from dp.turns import Turns
 from protocols.parameters import ALLOWED, check_adversary
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.assumptions import Adversary, CostModel, colluders, fraction
+from secagg.crypto.keys import KEY_BYTES
 from secagg.encoding import Encoding
-from secagg.errors import PolicyError, UsageError
+from secagg.errors import PeerError, PolicyError, UsageError
 from secagg.signed_versions import Signatory, What
 
 
@@ -42,6 +44,9 @@ class Policy:
     ``feedback`` is whether this client keeps, in its journal, what a sketch or few bits lose of its updates, to add it
     to later ones: a plan with feedback is refused without. Such a plan has noise that this client demands, or
     ``adversary`` is a curious server.
+    ``ledger_owner`` is the key of whoever keeps the ledger that sums are charged to, from the deployment: a plan
+    without a head that this key has signed is refused, and so is a head that cannot be a later one of the ledger of
+    which this client has seen one (``protocols.seen_heads``).
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     ``signed_by`` is the deployment whose signature this client asks for (``secagg.signed_versions``), as ``Signatory``
@@ -67,6 +72,7 @@ class Policy:
     cost_model: CostModel = CostModel.STANDARD
     feedback: bool = False
     signed_by: Signatory | str | None = None
+    ledger_owner: bytes = b""
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
@@ -86,6 +92,8 @@ class Policy:
             object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
         if not isinstance(self.protocols, Set | list | tuple):
             raise UsageError(f"protocols is a set of names, not {self.protocols!r}")
+        if len(self.ledger_owner) not in (0, KEY_BYTES):
+            raise UsageError(f"the key of a ledger's owner has {KEY_BYTES} bytes")
         if not self.protocols:
             raise UsageError("protocols has at least one name: with none every plan is refused")
         object.__setattr__(self, "protocols", frozenset(self.protocols))
@@ -151,6 +159,7 @@ class Policy:
         if plan.encoding.weight_bound not in (1, self.weight_bound):
             raise PolicyError(f"weights are bounded by {plan.encoding.weight_bound}, not by {self.weight_bound} or 1")
         self._check_users(plan.encoding)
+        self._check_ledger(plan.ledger)
         if plan.encoding.feedback and not self.feedback:
             raise PolicyError("the plan has feedback, and this client keeps nothing of its updates for later rounds")
         if plan.encoding.feedback and not self.demands_noise and self.adversary is not Adversary.CURIOUS:
@@ -171,6 +180,16 @@ class Policy:
     def _check_turn(self, plan: RoundPlan, turns: Turns) -> None:
         if (plan.roster, plan.clients) != (turns.roster(plan.round), turns.size):
             raise PolicyError(f"sum {plan.round} is planned over others than those whose turn it is")
+
+    def _check_ledger(self, head: SignedHead | None) -> None:
+        """Whether the plan has a head of the ledger that this client knows of; none is a head that nobody signed."""
+        if self.ledger_owner and (head is None or head.owner != self.ledger_owner):
+            raise PolicyError("the plan has no head of the ledger that this client is to be charged in")
+        if head is not None:
+            try:
+                head.check()
+            except PeerError as error:
+                raise PolicyError(f"the ledger's head in the plan: {error}") from None
 
     def _check_users(self, encoding: Encoding) -> None:
         """Whether the plan protects what this client is: one unit, or so many users with so much overlap."""

@@ -58,6 +58,7 @@ from secagg.hypergeometric import most_marked
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
+    from dp.ledger.heads import SignedHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,7 @@ class Tree:
         round_: int = 0,
         noise: NoiseSpec | None = None,
         model: bytes = NO_MODEL,
+        ledger: SignedHead | None = None,
     ) -> RoundPlan:
         """What the leader of a cohort proposes to it."""
         terms = self.terms[level]
@@ -239,6 +241,7 @@ class Tree:
             session=session,
             model=model,
             beacon=self.beacon,
+            ledger=ledger,
         )
         return replace(first, round=round_)
 

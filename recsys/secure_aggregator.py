@@ -43,6 +43,8 @@ from secagg.errors import SecAggError, StorageError, ThresholdError
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
+    from dp.ledger.heads import SignedHead
+    from dp.noise import NoiseSpec
     from dp.turns import Turns
 
 
@@ -202,8 +204,13 @@ class SecureAggregator:
             session=session[:SESSION_BYTES],
             model=request.model,
             beacon=self._beacon,
+            ledger=self._head(request.noise),
         )
         return replace(plan, round=request.number)
+
+    def _head(self, noise: NoiseSpec | None) -> SignedHead | None:
+        """What a plan says of the ledger that it is charged to."""
+        return None if noise is None or self._ledger is None else self._ledger.signed_head
 
     def _silent(self, request: Request) -> Mapping[str, str]:
         """Who drops out of a new sum, and in which phase."""
@@ -219,7 +226,9 @@ class SecureAggregator:
         asked = (request.number, request.model, roster.digest, request.encoding.length)
         if (plan.round, plan.model, plan.roster, plan.encoding.length) != asked:
             raise StorageError(f"sum {request.number} was begun as another one: start a new run")
-        return plan if registry.find(plan.protocol).replays else replace(plan, session=os.urandom(SESSION_BYTES))
+        if registry.find(plan.protocol).replays:
+            return plan
+        return replace(plan, session=os.urandom(SESSION_BYTES), ledger=self._head(plan.noise))
 
     def _policy(self, plan: RoundPlan) -> Policy:
         deployment = self._deployment
@@ -236,6 +245,7 @@ class SecureAggregator:
             users=plan.encoding.users,
             overlap=plan.encoding.overlap,
             sampled=plan.encoding.sampled,
+            ledger_owner=b"" if plan.noise is None or self._ledger is None else self._ledger.owner,
         )
 
     @property

@@ -196,6 +196,11 @@ class Ledger:
         self._state.check_head(head)
 
     @property
+    def owner(self) -> bytes:
+        """The public key that signs its heads."""
+        return self._known.genesis.owner
+
+    @property
     def guarantee(self) -> Guarantee:
         return self._known.genesis.guarantee
 

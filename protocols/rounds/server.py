@@ -109,6 +109,8 @@ class ServerRound(ABC):
         self._one_at_a_time = Lock()
         self._prepare()
         if ledger is not None:
+            if plan.ledger is not None:
+                ledger.check_head(plan.ledger)
             ledger.reserve(plan.secure_sum(plan.clients, members=roster.names))
 
     @abstractmethod

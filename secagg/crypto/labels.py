@@ -28,6 +28,7 @@ JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
 JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
 JOURNAL_SESSION: Final = b"secagg/v1/journal/session"
 JOURNAL_LEDGER: Final = b"secagg/v1/journal/ledger"
+JOURNAL_HEAD: Final = b"secagg/v1/journal/head"
 JOURNAL_RESIDUAL: Final = b"secagg/v1/journal/residual"
 JOURNAL_VERSION: Final = b"secagg/v1/journal/version"
 

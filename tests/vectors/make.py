@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from dp.calibrate import evaluate
+from dp.ledger.heads import SignedHead, note_text
 from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.ckks.parameters import KeyMakers, Recipient
@@ -130,6 +131,13 @@ def plan_sampled() -> RoundPlan:
     return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
 
 
+def plan_charged() -> RoundPlan:
+    """With the head of the ledger that it is charged to."""
+    key, root = SigningKey(seed("ledger")), seed("root")
+    signature = key.sign_raw(note_text(seed("first entry"), 300, root))
+    return replace(plan_noised(), ledger=SignedHead(key.public, seed("first entry"), 300, root, signature))
+
+
 def plans_sketched() -> dict[str, RoundPlan]:
     """Of vectors of which a part travels, one for each kind of sketch; in rings of a few bits."""
     roster, _ = roster_of(5)
@@ -176,6 +184,7 @@ def plans() -> dict[str, Any]:
         "secagg": plan_secagg(),
         "secagg+": plan_secagg_plus(),
         "secagg+, noised": plan_noised(),
+        "secagg+, charged": plan_charged(),
         "secagg+, silos": plan_silos(),
         "secagg+, sampled users": plan_sampled(),
         "oneshot": plan_oneshot(),
@@ -212,7 +221,7 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
         ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
-        ("witnesses", 4), ("quorum", 4), ("beacon", 4), ("version", 1),
+        ("witnesses", 4), ("quorum", 4), ("beacon", 4), ("version", 1), ("ledger", 1),
     ):  # fmt: skip
         at[name] = slice(place, place + size)
         place += size
@@ -290,7 +299,15 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "a version neither there nor not": put("version", b"\2"),
         "version 0": put("version", b"\1" + u32.encode(0) + bytes(64)),
         "a version without a signature": put("version", b"\1" + u32.encode(1)),
+        "a ledger's head neither there nor not": put("ledger", b"\2"),
+        "a ledger of no entries": put("ledger", b"\1" + head_of(0)),
+        "a ledger of 2^63 entries": put("ledger", b"\1" + head_of(1 << 63)),
+        "a first entry of another ledger": put("ledger", b"\1" + head_of(1)),
     }
+
+
+def head_of(size: int) -> bytes:
+    return b"".join([seed("owner"), seed("first entry"), u64.encode(size), seed("root"), bytes(64)])
 
 
 # Messages

@@ -60,7 +60,7 @@ def numbered(text: str) -> dict[int, str]:
 COMMON = structures("""
 Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model bytes 32, clients u32,
     min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64,
-    version maybe Version
+    version maybe Version, ledger maybe Head
 Version: number u32, signature bytes 64
 Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
     users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio, sketch maybe Sketch,
@@ -69,6 +69,7 @@ Sketch: kept u64, tables list 1024 Table, ranges list 1024 Range, order blob 32,
 Table: start u64, rows u64, columns u64, rank u64
 Range: start u64, stop u64
 Noise: family name discrete-gaussian|skellam, variance ratio, dropouts u32, colluders u32, components u16
+Head: owner bytes 32, ledger bytes 32, size u64, root bytes 32, signature bytes 64
 Header: version u8, protocol u8, session bytes 16, round u32, type u8
 Node: low u32, high u32, hash bytes 32
 SignedBy: signer u32, signature bytes 64
@@ -417,6 +418,9 @@ def check_plan(plan: Plan) -> None:
         need(variance / left <= 1 << 44, "noise that cannot be drawn")
     largest = plan.clients * max(users, 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)
     need(largest.bit_length() + 1 <= plan.bits <= 64, "a ring of another width")
+    if (head := fields["ledger"]) is not None:
+        need(1 <= head["size"] < 1 << 63, "a ledger of no size")
+        need(head["size"] > 1 or head["root"] == head["ledger"], "a first entry of another ledger")
     if "graph" in fields["parameters"]:
         check_graph(plan)
 

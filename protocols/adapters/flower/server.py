@@ -239,7 +239,8 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
 
     def _plan(self, form: Form, server_round: int, model: bytes, clients: int) -> RoundPlan:
         encoding, noise = self._encoding(form, clients)
-        plan = self._propose(self.roster, encoding, clients=clients, noise=noise, model=model)
+        head = None if self._ledger is None else self._ledger.signed_head
+        plan = self._propose(self.roster, encoding, clients=clients, noise=noise, model=model, ledger=head)
         plan = replace(plan, round=server_round)
         return plan if self._sign is None else plan.signed(self._sign)
 

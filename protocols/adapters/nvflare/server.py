@@ -15,6 +15,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.model_controller import ModelController
 
 from dp.ledger import Ledger
+from dp.ledger.heads import SignedHead
 from protocols.adapters.form import FORM, Form
 from protocols.adapters.nvflare.job import exclude_library
 from protocols.adapters.nvflare.messages import (
@@ -136,7 +137,8 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         """
         model.params = arrays_in(model)
         form = self._form(model)
-        plan, targets = self._propose(roster, form, model, session)
+        head = None if ledger is None else ledger.signed_head
+        plan, targets = self._propose(roster, form, model, session, head)
         try:
             plan = self.signed(plan)
             server = serve(plan, roster, ledger=ledger)
@@ -185,7 +187,9 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             failures=self._privacy is not None,
         )
 
-    def _propose(self, roster: Roster, form: Form, model: FLModel, session: bytes) -> tuple[RoundPlan, list[str]]:
+    def _propose(
+        self, roster: Roster, form: Form, model: FLModel, session: bytes, head: SignedHead | None
+    ) -> tuple[RoundPlan, list[str]]:
         """The plan for the sites that are connected and in the roster, and their names.
 
         The whole job is one session, so that no round comes twice.
@@ -209,6 +213,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             session=session,
             model=form.model_digest(model.params, instructions_in(model.total_rounds, self.fl_ctx)),
             beacon=bytes.fromhex(self.beacon),
+            ledger=head,
             allowed=ALLOWED if self.allowed is None else frozenset(self.allowed),
             tell=self.info,
         )

@@ -29,7 +29,7 @@ def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
     ledger = "{site}.ledger"        # optional, needs a journal: this site's own privacy budget
     deployment = "hospitals"        # optional: whose newer rounds destroy the older (protocols.client.Client)
 
-    [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
+    [policy]                        # see protocols.policy.Policy; beacon and ledger_owner in hexadecimal
     min_contributors = 3
     weight_bound = 100              # the largest weight (steps) of this site, if the job weights sites
     users = 40                      # instead, if it is a silo: the most users that it has
@@ -96,6 +96,6 @@ def _policy(table: object) -> Policy:
     if not isinstance(table, dict):
         raise UsageError(f"{SITE_FILE} has no [policy]")
     try:
-        return Policy(**table | {"beacon": bytes.fromhex(table.get("beacon", ""))})
+        return Policy(**table | {name: bytes.fromhex(table.get(name, "")) for name in ("beacon", "ledger_owner")})
     except (TypeError, ValueError) as error:
         raise UsageError(f"[policy] in {SITE_FILE}: {error}") from None
