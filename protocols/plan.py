@@ -191,8 +191,8 @@ class RoundPlan:
     def next_round(self, model: bytes | None = None, ledger: SignedHead | None = None) -> RoundPlan:
         """The same session, one round later: same identities, new keys and masks, and the next turn of a sketch.
 
-        With another model it is unsigned until somebody signs that. Where clients demand it, it has the ledger's head of
-        now."""
+        With another model it is unsigned until somebody signs that. Where clients demand it, it has the ledger's head
+        of now."""
         encoding, sketch = self.encoding, self.encoding.sketch
         if sketch is not None:
             encoding = replace(encoding, sketch=sketch.next_turn())
