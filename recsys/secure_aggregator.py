@@ -43,8 +43,6 @@ from secagg.errors import SecAggError, StorageError, ThresholdError
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
-    from dp.ledger.heads import SignedHead
-    from dp.noise import NoiseSpec
     from dp.turns import Turns
 
 
@@ -204,13 +202,17 @@ class SecureAggregator:
             session=session[:SESSION_BYTES],
             model=request.model,
             beacon=self._beacon,
-            ledger=self._head(request.noise),
         )
-        return replace(plan, round=request.number)
+        return self._with_head(replace(plan, round=request.number))
 
-    def _head(self, noise: NoiseSpec | None) -> SignedHead | None:
-        """What a plan says of the ledger that it is charged to."""
-        return None if noise is None or self._ledger is None else self._ledger.signed_head
+    def _with_head(self, plan: RoundPlan) -> RoundPlan:
+        """The plan with the head of the ledger that it is charged to: of a sum that was reserved and not begun, that of
+        the time when it was reserved, so that it is the same plan."""
+        if plan.noise is None or self._ledger is None:
+            return plan
+        reserved = self._ledger.sum_of(plan.session, plan.round)
+        head = self._ledger.signed_head if reserved is None else RoundPlan.decode(reserved.plan).ledger
+        return replace(plan, ledger=head)
 
     def _silent(self, request: Request) -> Mapping[str, str]:
         """Who drops out of a new sum, and in which phase."""
@@ -228,7 +230,7 @@ class SecureAggregator:
             raise StorageError(f"sum {request.number} was begun as another one: start a new run")
         if registry.find(plan.protocol).replays:
             return plan
-        return replace(plan, session=os.urandom(SESSION_BYTES), ledger=self._head(plan.noise))
+        return self._with_head(replace(plan, session=os.urandom(SESSION_BYTES)))
 
     def _policy(self, plan: RoundPlan) -> Policy:
         deployment = self._deployment

@@ -41,6 +41,7 @@ from dp.filter import RESOLUTION, Budget, Kind, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
 from dp.ledger.heads import SignedHead
 from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay, taken
+from dp.secure_sum import SecureSum
 from dp.turns import Turns
 from secagg.at_rest import Keyring, is_sealed, open_if_sealed
 from secagg.crypto.keys import SigningKey
@@ -261,6 +262,11 @@ class Ledger:
         """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
         self._check_sound()
         return name_of(what) in self._state.records
+
+    def sum_of(self, session: bytes, round_: int) -> SecureSum | None:
+        """What is reserved for the sum of this round of a session, if any is."""
+        self._check_sound()
+        return self._state.sum_of(session, round_)
 
     def number_taken(self, what: Chargeable) -> bool:
         """Whether clients take turns, and the number of this sum is on record under another plan."""

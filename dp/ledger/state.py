@@ -205,6 +205,13 @@ class LedgerState:
             return what
         return replace(what, members=())
 
+    def sum_of(self, session: bytes, round_: int) -> SecureSum | None:
+        """What is reserved for the sum of this round of a session, whether it is committed or not."""
+        for one in self.records.values():
+            if isinstance(one.reserved, SecureSum) and (one.reserved.session, one.reserved.round) == (session, round_):
+                return one.reserved
+        return None
+
     def number_taken(self, what: Chargeable) -> bool:
         """Whether clients take turns, and another plan has the number of this one."""
         if self.genesis.turns is None or not isinstance(what, SecureSum):
