@@ -72,6 +72,7 @@ class Signatory:
     >>> Signatory.parse(str(hospitals)) == hospitals
     True
     >>> hospitals.check(What.MODEL, signed(hospitals.name, key, What.MODEL, 7, b"m" * 32), b"m" * 32)
+    7
     >>> hospitals.check(What.ROSTER, signed(hospitals.name, key, What.MODEL, 7, b"m" * 32), b"m" * 32)
     Traceback (most recent call last):
     secagg.errors.PolicyError: the roster is not signed by hospitals as its version 7
@@ -102,14 +103,15 @@ class Signatory:
         except ValueError:
             raise UsageError(f"{text[:200]!r} is not NAME=HEXKEY, with a key of 64 hexadecimal digits") from None
 
-    def check(self, what: What, version: Version | None, digest: bytes) -> None:
-        """``PolicyError`` unless this deployment has signed this version of that."""
+    def check(self, what: What, version: Version | None, digest: bytes) -> int:
+        """The number of this version. ``PolicyError`` unless the deployment has signed it, of that."""
         if version is None:
             raise PolicyError(f"the {what} is not signed, and {self.name} signs its own")
         try:
             verify(self.key, version.signature, _LABELS[what], *_signed(self.name, version.number, digest))
         except PeerError:
             raise PolicyError(f"the {what} is not signed by {self.name} as its version {version.number}") from None
+        return version.number
 
 
 def signed(name: str, key: SigningKey, what: What, number: int, digest: bytes) -> Version:

@@ -6,7 +6,7 @@ The model's file, the run's record and its ledgers are read, and nothing of what
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dp.ledger.file import read
@@ -30,12 +30,14 @@ def export(
     index: bool = False,
     web: str | Path | None = None,
     titles: str | Path | None = None,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> tuple[Manifest, str]:
     """Write the run's model for devices into the new folder ``out``; returns its manifest, and the SHA-256 of that.
 
     ``int8``: with bytes for numbers, a quarter of the size. ``index``: with one for approximate search. ``web``:
     with a page for browsers, by the library in this folder; ``titles`` is a table with what it calls the items, or else
-    it calls them by their ids. ``UsageError`` if the model has no form for devices, or no such vectors.
+    it calls them by their ids. ``sign``: with the deployment's signature (``recsys.edge.signature.signing``).
+    ``UsageError`` if the model has no form for devices, or no such vectors.
     """
     folder, out = Folder.of(folder), Path(out)
     run = Run.load(folder)
@@ -65,7 +67,7 @@ def export(
         outside=run.outside,
         ledgers={name: Head(state.genesis.owner.hex(), state.head.hex()) for name, state in states.items()},
     )
-    return manifest, write(out, files, manifest)
+    return manifest, write(out, files, manifest, sign)
 
 
 def _titles(ids: Sequence[str], path: str | Path | None) -> list[str]:

@@ -5,12 +5,13 @@
     model.onnx       the graph, from numbers of items to scores (``recsys.edge.graphs``)
     index.usearch    for approximate search: all items' vectors, where scores are products with them
     index.html ...   a page for browsers (``recsys.edge.web``), and all that it needs
+    signature.json   the deployment's signature on the manifest, if it signed that (``recsys.edge.signature``)
 
-Nothing in it is about one user. A manifest is signed by nobody: its hashes find what was damaged or mixed up on the
-way, and whoever alters all of it is not noticed, unless the manifest's own SHA-256 came on another way. So a folder is
-read as a stranger's: only these names, plain files and no links, each of a bounded length and compared with its hash
-before anything in it is looked at; a graph of known operations that reads no other file. What is left is the code of
-those who parse a graph (onnx, ONNX Runtime), and as much time and memory as a graph asks for.
+Nothing in it is about one user. The manifest's hashes find what was damaged or mixed up on the way, and whoever alters
+all of it is not noticed, unless the manifest's own SHA-256, or the key under which it is signed, came on another way.
+So a folder is read as a stranger's: only these names, plain files and no links, each of a bounded length and compared
+with its hash before anything in it is looked at; a graph of known operations that reads no other file. What is left is
+the code of those who parse a graph (onnx, ONNX Runtime), and as much time and memory as a graph asks for.
 
 An index is parsed by code that believes what it reads. It is read only by who knows the manifest's SHA-256.
 """
@@ -18,7 +19,7 @@ An index is parsed by code that believes what it reads. It is read only by who k
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MANIFEST, ITEMS, GRAPH, INDEX = "manifest.json", "items.json", "model.onnx", "index.usearch"
 INDEX_PAGE, ONE_FILE, TITLES, STYLE, CODE = "index.html", "page.html", "titles.json", "page.css", "page.js"
+SIGNATURE = "signature.json"
 LIBRARY = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """Of onnxruntime-web: the library with what loads WebAssembly, and that."""
 FORMAT = 1
@@ -80,9 +82,16 @@ class Manifest:
     format: int = FORMAT
 
 
-def write(folder: Path, files: Mapping[str, bytes | memoryview], manifest: Manifest) -> str:
+def write(
+    folder: Path,
+    files: Mapping[str, bytes | memoryview],
+    manifest: Manifest,
+    sign: Callable[[bytes], bytes] | None = None,
+) -> str:
     """Make the folder, and the manifest last. Returns the manifest's SHA-256. ``UsageError`` if there is such a
-    folder."""
+    folder. ``sign`` makes the content of ``signature.json`` for a manifest."""
+    text = json.dumps(asdict(manifest), indent=1, allow_nan=False).encode()
+    signature = None if sign is None else sign(text)
     try:
         folder.mkdir()
     except FileExistsError:
@@ -91,7 +100,8 @@ def write(folder: Path, files: Mapping[str, bytes | memoryview], manifest: Manif
         raise StorageError(f"cannot make {folder}: {error.strerror}") from None
     for name, data in files.items():
         write_file(folder / name, data, private=False)
-    text = json.dumps(asdict(manifest), indent=1, allow_nan=False).encode()
+    if signature is not None:
+        write_file(folder / SIGNATURE, signature, private=False)
     write_file(folder / MANIFEST, text, private=False)
     return sha256(text).hexdigest()
 
@@ -106,14 +116,19 @@ def is_folder(folder: Path) -> bool:
 
 def load_manifest(folder: Path, digest: str | None = None) -> Manifest:
     """``DecodeError`` if it is none of this format, or not the one whose SHA-256 is ``digest``."""
+    return read_manifest(folder, digest)[0]
+
+
+def read_manifest(folder: Path, digest: str | None = None) -> tuple[Manifest, str]:
+    """The same, and its SHA-256."""
     path = folder / MANIFEST
     try:
-        data = read_file(path, most=_MOST_MANIFEST)
-        if digest is not None and content(data).sha256 != digest.lower():
+        found = content(data := read_file(path, most=_MOST_MANIFEST)).sha256
+        if digest is not None and found != digest.lower():
             raise DecodeError("its SHA-256 is another one than was given")
         record = parse_json(data)
-        if isinstance(record, dict) and (found := record.get("format")) != FORMAT:
-            raise DecodeError(f"this release reads folders of format {FORMAT}, and not {str(found)[:20]!r}")
+        if isinstance(record, dict) and (version := record.get("format")) != FORMAT:
+            raise DecodeError(f"this release reads folders of format {FORMAT}, and not {str(version)[:20]!r}")
         manifest: Manifest = as_declared(Manifest, record)
     except FileNotFoundError:
         raise UsageError(f"there is no {MANIFEST} in {folder}") from None
@@ -122,7 +137,7 @@ def load_manifest(folder: Path, digest: str | None = None) -> Manifest:
     known = (*_MOST, *_PAGE)
     if not {ITEMS, GRAPH} <= manifest.files.keys() <= set(known):
         raise DecodeError(f"{path} names other files than {', '.join(known)}")
-    return manifest
+    return manifest, found
 
 
 def load(folder: Path, digest: str | None = None) -> ServedModel:

@@ -10,6 +10,7 @@ from rich.console import Group
 
 from dp.ledger.file import read
 from dp.ledger.state import replay
+from protocols.roster import load_signer
 from recsys.export import export as pack
 from recsys.run_record import FILE, LEDGERS, Run
 from secagg.at_rest import Folder
@@ -17,6 +18,7 @@ from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, facts, line
 from secagg.errors import UsageError
 from secagg.extras import need
+from secagg.signed_versions import Signer
 
 app = typer.Typer()
 
@@ -45,6 +47,13 @@ def export(
     titles: Annotated[
         Path | None, typer.Option(help="With --web: a table of items (movies.csv, say) with their titles.")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="With --edge: the deployment's own identity, which signs the folder.")
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(help="With --sign: its number; default: one more than the last one that this key signed."),
+    ] = None,
     keyring: KeyringFile = None,
     as_json: Json = False,
 ) -> None:
@@ -63,12 +72,16 @@ def export(
             raise UsageError("--edge is the model and nothing else: --model and --no-model are for the tar file")
         if titles is not None and web is None:
             raise UsageError("--titles are for the page: they go with --web")
+        if version is not None and sign is None:
+            raise UsageError("--version is the number of what is signed: it goes with --sign")
         how = {"int8": int8, "index": index, "web": web, "titles": titles}
-        folder = Folder(run_dir, keys_of(keyring))
-        _for_devices(folder, out or Path(f"{run_dir.resolve().name}-edge"), how, as_json)
+        folder, signer = Folder(run_dir, keys_of(keyring)), None
+        if sign is not None:
+            signer = load_signer(sign, folder.keys)
+        _for_devices(folder, out or Path(f"{run_dir.resolve().name}-edge"), how, signer, version, as_json)
         return
-    if int8 or index or web or titles:
-        raise UsageError("--int8, --index, --web and --titles go with --edge")
+    if int8 or index or web or titles or sign or version is not None:
+        raise UsageError("--int8, --index, --web, --titles, --sign and --version go with --edge")
     folder = Folder(run_dir, keys_of(keyring))
     run = Run.load(folder)
     made = out or Path(f"{run_dir.resolve().name}.tar")
@@ -87,19 +100,31 @@ def export(
     emit(as_json, answer, Group(facts({"file": made, "packed": ", ".join(packed), **more}), *told))
 
 
-def _for_devices(folder: Folder, out: Path, how: dict[str, Any], as_json: bool) -> None:
+def _for_devices(
+    folder: Folder, out: Path, how: dict[str, Any], signer: Signer | None, number: int | None, as_json: bool
+) -> None:
     Run.load(folder)
     need("edge", "secagg export --edge")
     from recsys.edge.exporting import export as write
+    from recsys.edge.signature import signed, signing
 
-    manifest, digest = write(folder, out, **how)
+    manifest, digest = write(folder, out, **how, sign=None if signer is None else signing(signer, number))
     sizes = {name: one.bytes for name, one in manifest.files.items()}
     promised = list(manifest.guarantee)
-    shown = {
+    shown: dict[str, object] = {
         "folder": out,
         "model": f"{manifest.model}, {manifest.items} items, {manifest.precision}",
         **{name: f"{size} bytes" for name, size in sizes.items()},
         "promised": " ".join(promised) or "nothing: it was trained without privacy",
     }
-    answer = {"folder": str(out), "model": manifest.model, "bytes": sizes, "guarantee": promised, "manifest": digest}
+    answer: dict[str, object] = {
+        "folder": str(out),
+        "model": manifest.model,
+        "bytes": sizes,
+        "guarantee": promised,
+        "manifest": digest,
+    }
+    if signer is not None:
+        answer["version"] = shown["version"] = signed(out, signer.signatory).number
+        answer["signed_by"] = shown["signed by"] = str(signer.signatory)
     emit(as_json, answer, Group(facts(shown), line("SHA-256 of its manifest.json:"), line(digest, whole=True)))

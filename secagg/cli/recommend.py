@@ -14,10 +14,12 @@ from secagg.cli.output import Json, emit, line, row
 from secagg.errors import DecodeError, UsageError
 from secagg.extras import need
 from secagg.foreign import as_declared, named_file, parse_json
+from secagg.signed_versions import Signatory
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from recsys.edge.signature import SignedManifest
     from recsys.serving import Recommended, ServedModel
 
 app = typer.Typer()
@@ -37,9 +39,16 @@ def recommend(
     manifest: Annotated[
         str | None, typer.Option(help="SHA-256 of the folder's manifest.json: another one is refused.")
     ] = None,
+    signed_by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=HEXKEY", help="The deployment: a folder that it did not sign is refused."),
+    ] = None,
+    remember: Annotated[
+        Path | None, typer.Option(help="With --signed-by: a file that keeps the newest number; older ones are refused.")
+    ] = None,
     approximate: Annotated[
         bool,
-        typer.Option("--approximate", help="By the folder's index, about right; needs --manifest."),
+        typer.Option("--approximate", help="By the folder's index, about right; needs --manifest or --signed-by."),
     ] = False,
     keyring: KeyringFile = None,
     as_json: Json = False,
@@ -49,9 +58,12 @@ def recommend(
     Any history will do, also one that no model was trained on, or an empty one. A folder for devices needs the extra
     edge, and not torch. Its hashes are checked; what of a stranger's folder is believed is in docs/edge.md.
     """
-    taken = ids_in(history)
+    taken, signed = ids_in(history), _signed(path, signed_by, remember, manifest)
+    manifest = manifest if signed is None else signed.sha256
     found = _approximately(path, manifest, taken, k, explain) if approximate else None
     found = found or served(path, manifest, keyring).recommend(taken, k, explain=explain)
+    if signed is not None and remember is not None:
+        signed.keep(remember)
     emit(as_json, _answer(found), _shown(found))
 
 
@@ -92,11 +104,24 @@ def served(path: Path, known: str | None, keyring: Path | None = None) -> Served
     return load_in(run_folder, MODEL)
 
 
+def _signed(path: Path, signed_by: str | None, remember: Path | None, known: str | None) -> SignedManifest | None:
+    """What the deployment signed of a folder, if that is asked for."""
+    if signed_by is None:
+        if remember is not None:
+            raise UsageError("--remember keeps the newest number of what is signed: it goes with --signed-by")
+        return None
+    if known is not None:
+        raise UsageError("a signed manifest has the SHA-256 that was signed: --manifest goes without --signed-by")
+    from recsys.edge.signature import signed
+
+    return signed(path, Signatory.parse(signed_by), remember)
+
+
 def _approximately(path: Path, known: str | None, taken: list[str], k: int, explain: int) -> Recommended:
     if explain:
         raise UsageError("reasons need all scores: --explain goes without --approximate")
     if known is None:
-        raise UsageError("an index is read if its folder is known: --manifest with the SHA-256 that was told by export")
+        raise UsageError("an index is read of a folder that is known: --manifest with what export told, or --signed-by")
     model = served(path, known)
     from recsys.edge.approximate import recommend as approximately
     from recsys.edge.folder import load_index
