@@ -32,6 +32,7 @@ EXTRAS = {
         *("torch", "transformers"),
     ),
     "edge": ("onnx", "onnxruntime", "usearch"),
+    "litert": ("ai_edge_litert", "onnx"),
     "flower": ("flwr", "ray"),
     "nvflare": ("nvflare",),
     "peers": ("flwr", "matplotlib", "numba", "tenseal"),

@@ -95,6 +95,13 @@ contents = {name: folder.content(data) for name, data in files.items()}
 folder.write(Path("device"), files, folder.Manifest("ItemPop", 3, "float32", "", contents))
 Path("history").write_text("oil")
 """
+LITE = f"""{DEVICE}
+from recsys.edge.lite import converted
+files["model.tflite"] = converted(files["model.onnx"])
+contents = {{name: folder.content(data) for name, data in files.items()}}
+digest = folder.write(Path("lite"), files, folder.Manifest("ItemPop", 3, "float32", "", contents))
+Path("digest").write_text(digest)
+"""
 NODES = "num-supernodes=5 client-resources-num-cpus=1"
 
 Words = list[str]
@@ -140,6 +147,10 @@ SMOKES: dict[str, list[Words]] = {
     ],
     "large": [python(VECTORS)],
     "edge": [python(DEVICE), ["secagg", "recommend", "device", "--history", "history"]],
+    "litert": [
+        python(LITE),
+        ["sh", "-c", "secagg recommend lite --history history --manifest $(cat digest)"],
+    ],
     "flower": [
         ["python", str(ROOT / "examples" / "flower" / "identities.py"), "5", "keys"],
         ["flwr", "run", str(ROOT / "examples" / "flower"), "--stream", "--federation-config", NODES],

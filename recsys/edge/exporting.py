@@ -11,8 +11,7 @@ from pathlib import Path
 
 from dp.ledger.file import read
 from dp.ledger.state import replay
-from recsys.edge.approximate import built
-from recsys.edge.folder import GRAPH, INDEX, ITEMS, Head, Manifest, content, write
+from recsys.edge.folder import GRAPH, INDEX, ITEMS, LITE, Head, Manifest, content, write
 from recsys.edge.forms import form_of
 from recsys.edge.web import library_of, pages
 from recsys.export import check_ended
@@ -28,16 +27,17 @@ def export(
     *,
     int8: bool = False,
     index: bool = False,
+    lite: bool = False,
     web: str | Path | None = None,
     titles: str | Path | None = None,
     sign: Callable[[bytes], bytes] | None = None,
 ) -> tuple[Manifest, str]:
     """Write the run's model for devices into the new folder ``out``; returns its manifest, and the SHA-256 of that.
 
-    ``int8``: with bytes for numbers, a quarter of the size. ``index``: with one for approximate search. ``web``:
-    with a page for browsers, by the library in this folder; ``titles`` is a table with what it calls the items, or else
-    it calls them by their ids. ``sign``: with the deployment's signature (``recsys.edge.signature.signing``).
-    ``UsageError`` if the model has no form for devices, or no such vectors.
+    ``int8``: with bytes for numbers, a quarter of the size. ``index``: with one for approximate search. ``lite``:
+    for LiteRT, too. ``web``: with a page for browsers, by the library in this folder; ``titles`` is a table with what
+    it calls the items, or else it calls them by their ids. ``sign``: with the deployment's signature
+    (``recsys.edge.signature.signing``). ``UsageError`` if the model has no form for devices, or no such vectors.
     """
     folder, out = Folder.of(folder), Path(out)
     run = Run.load(folder)
@@ -49,7 +49,13 @@ def export(
     if index:
         if form.vectors is None:
             raise UsageError(f"scores of {type(served.model).__name__} are no products of vectors: there is no index")
+        from recsys.edge.approximate import built
+
         files[INDEX] = built(form.vectors)
+    if lite:
+        from recsys.edge.lite import converted
+
+        files[LITE] = converted(form.onnx)
     promised = tuple(spending.words for spending in run.spendings)
     if web is not None:
         origin = f"{type(served.model).__name__}, {len(served.item_ids)} items; "

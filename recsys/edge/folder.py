@@ -3,6 +3,7 @@
     manifest.json    what the others are, with the length and SHA-256 of each; what was promised about the model
     items.json       the ids of all items, in the order of their numbers
     model.onnx       the graph, from numbers of items to scores (``recsys.edge.graphs``)
+    model.tflite     the same for LiteRT (``recsys.edge.lite``)
     index.usearch    for approximate search: all items' vectors, where scores are products with them
     index.html ...   a page for browsers (``recsys.edge.web``), and all that it needs
     signature.json   the deployment's signature on the manifest, if it signed that (``recsys.edge.signature``)
@@ -13,7 +14,8 @@ So a folder is read as a stranger's: only these names, plain files and no links,
 with its hash before anything in it is looked at; a graph of known operations that reads no other file. What is left is
 the code of those who parse a graph (onnx, ONNX Runtime), and as much time and memory as a graph asks for.
 
-An index is parsed by code that believes what it reads. It is read only by who knows the manifest's SHA-256.
+An index is parsed by code that believes what it reads, and of a file of LiteRT nobody knows which operations it has.
+They are read only by who knows the manifest's SHA-256.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from secagg.foreign import as_declared, parse_json
 if TYPE_CHECKING:
     from usearch.index import Index
 
-MANIFEST, ITEMS, GRAPH, INDEX = "manifest.json", "items.json", "model.onnx", "index.usearch"
+MANIFEST, ITEMS, GRAPH, INDEX, LITE = "manifest.json", "items.json", "model.onnx", "index.usearch", "model.tflite"
 INDEX_PAGE, ONE_FILE, TITLES, STYLE, CODE = "index.html", "page.html", "titles.json", "page.css", "page.js"
 SIGNATURE = "signature.json"
 LIBRARY = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """Of onnxruntime-web: the library with what loads WebAssembly, and that."""
 FORMAT = 1
-_MOST = {ITEMS: 1 << 30, GRAPH: (1 << 30) + (1 << 24), INDEX: 1 << 33}
+_MOST_GRAPH = (1 << 30) + (1 << 24)
+_MOST = {ITEMS: 1 << 26, GRAPH: _MOST_GRAPH, LITE: _MOST_GRAPH, INDEX: 1 << 33}
 _PAGE = (INDEX_PAGE, ONE_FILE, TITLES, STYLE, CODE, *LIBRARY)
 """What is for browsers, and is not read here."""
 _MOST_MANIFEST = 1 << 20
@@ -89,13 +92,17 @@ def write(
     sign: Callable[[bytes], bytes] | None = None,
 ) -> str:
     """Make the folder, and the manifest last. Returns the manifest's SHA-256. ``UsageError`` if there is such a
-    folder. ``sign`` makes the content of ``signature.json`` for a manifest."""
+    folder, or a file is longer than is read. ``sign`` makes the content of ``signature.json`` for a manifest."""
+    if long := [name for name, data in files.items() if len(data) > _MOST.get(name, len(data))]:
+        raise UsageError(f"the model is too large for a device: {long[0]} has more than {_MOST[long[0]]} bytes")
     text = json.dumps(asdict(manifest), indent=1, allow_nan=False).encode()
     signature = None if sign is None else sign(text)
     try:
         folder.mkdir()
     except FileExistsError:
         raise UsageError(f"{folder} exists already") from None
+    except FileNotFoundError:
+        raise UsageError(f"there is no {folder.parent} to make {folder.name} in") from None
     except OSError as error:
         raise StorageError(f"cannot make {folder}: {error.strerror}") from None
     for name, data in files.items():
@@ -146,12 +153,27 @@ def load(folder: Path, digest: str | None = None) -> ServedModel:
     from recsys.edge.on_device import on_device
 
     manifest = load_manifest(folder, digest)
-    graph, items = file_of(folder, manifest, GRAPH), parse_json(file_of(folder, manifest, ITEMS))
-    ids: tuple[str, ...] = as_declared(tuple[str, ...], items, ITEMS)
-    if len(ids) != manifest.items or len(set(ids)) != len(ids):
-        raise DecodeError(f"{folder / ITEMS} has other items than the manifest says")
+    graph, ids = file_of(folder, manifest, GRAPH), _ids(folder, manifest)
     check(graph)
     return ServedModel(on_device(graph), ids)
+
+
+def load_lite(folder: Path, digest: str) -> ServedModel:
+    """The model, which scores by LiteRT, of a folder whose manifest has this SHA-256. ``UsageError`` if it was exported
+    without."""
+    from recsys.edge.on_lite import OnLiteRt
+
+    manifest = load_manifest(folder, digest)
+    if LITE not in manifest.files:
+        raise UsageError(f"{folder} was exported without a file for LiteRT")
+    return ServedModel(OnLiteRt(file_of(folder, manifest, LITE)), _ids(folder, manifest))
+
+
+def _ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    ids: tuple[str, ...] = as_declared(tuple[str, ...], parse_json(file_of(folder, manifest, ITEMS)), ITEMS)
+    if len(ids) != manifest.items or len(set(ids)) != len(ids):
+        raise DecodeError(f"{folder / ITEMS} has other items than the manifest says")
+    return ids
 
 
 def load_index(folder: Path, digest: str) -> Index:

@@ -70,7 +70,7 @@ def _item_item(graph: Graph, weights: Array, part: Array, popularity: Array, rea
     counted, table = places.faded(reach, floor), graph.table(weights)
     known = _Known(graph, part, items)
     counted, rows = known.chosen(places, counted, table)
-    own = graph("Squeeze", graph("MatMul", graph("Unsqueeze", counted, graph.constant([0])), rows), graph.constant([0]))
+    own = _sum_of_rows(graph, counted, rows)
     added = graph("Mul", _column(graph, counted), rows)
     below = graph("Sub", graph("ReduceMin", own, keepdims=0), graph.constant(np.float32(1)))
     others = graph("Add", graph.numbers(popularity), below)
@@ -101,7 +101,7 @@ def _private_ease(model: Any, graph: Graph) -> None:
 
     base = graph("Mul", popularity, graph("Mul", in_all, graph.constant(np.float32(model.base))))
     others = graph("Add", graph("Mul", popularity, graph("Squeeze", like(liked), graph.constant([0]))), base)
-    weighed = graph("Squeeze", graph("MatMul", graph("Unsqueeze", own, graph.constant([0])), rows), graph.constant([0]))
+    weighed = _sum_of_rows(graph, own, rows)
     each = graph("Mul", like(said), popularity)
     zero = graph.constant(np.float32(0))
     graph.output(SCORES, graph("Add", known.spread(weighed, others, axis=0), ties), [items])
@@ -131,7 +131,7 @@ def _private_factors(model: Any, graph: Graph) -> NDArray[np.float32]:
     places, table = _Places(graph, items), graph.table(factors)
     counted = _shares(graph, places, model.settings.recency, featured=False)
     user = _ridge(graph, table.rows(places.ids), counted, RIDGE * np.eye(rank))
-    mapped = graph("MatMul", user, graph.constant(model.map))
+    mapped = _sum_of_rows(graph, user, graph.constant(model.map))
     return _ranked(graph, table, factors, bias, mapped)
 
 
@@ -353,6 +353,12 @@ def _linear(graph: Graph, part: Mapping[str, Array], name: str, rows: str) -> st
 def _norm(graph: Graph, part: Mapping[str, Array], name: str, rows: str) -> str:
     scale, bias = (graph.constant(part[f"{name}.{one}"]) for one in ("weight", "bias"))
     return graph("LayerNormalization", rows, scale, bias, epsilon=_NORM)
+
+
+def _sum_of_rows(graph: Graph, vector: str, rows: str) -> str:
+    """Rows of a matrix, each as often as a vector says."""
+    one = graph("Unsqueeze", vector, graph.constant([0]))
+    return graph("Squeeze", graph("MatMul", one, rows), graph.constant([0]))
 
 
 def _column(graph: Graph, vector: str) -> str:

@@ -23,6 +23,7 @@ _ERRORS = (
     refused.InvalidProtobuf,
     refused.NotImplemented,
     refused.RuntimeException,
+    UnicodeDecodeError,  # of its own words, with a name out of the graph in them
 )
 _ONLY_ERRORS = 4
 """of its severities: it prints nothing, and what is wrong is raised"""
@@ -37,7 +38,12 @@ class OnDevice:
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.load_model_format", "ONNX")  # its other format was not checked
         try:
-            self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                onnx,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=False,  # to the same provider, with lines on the terminal
+            )
         except _ERRORS:
             raise DecodeError("this is no model that ONNX Runtime can run") from None
         self._run = onnxruntime.RunOptions()

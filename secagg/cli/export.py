@@ -17,7 +17,6 @@ from secagg.at_rest import Folder
 from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, facts, line
 from secagg.errors import UsageError
-from secagg.extras import need
 from secagg.signed_versions import Signer
 
 app = typer.Typer()
@@ -40,6 +39,7 @@ def export(
     index: Annotated[
         bool, typer.Option("--index", help="With --edge: an index for approximate search, for a million items.")
     ] = False,
+    litert: Annotated[bool, typer.Option("--litert", help="With --edge: for LiteRT (TensorFlow Lite), too.")] = False,
     web: Annotated[
         Path | None,
         typer.Option(help="With --edge: a page for browsers, by the folder dist of the npm package onnxruntime-web."),
@@ -74,14 +74,14 @@ def export(
             raise UsageError("--titles are for the page: they go with --web")
         if version is not None and sign is None:
             raise UsageError("--version is the number of what is signed: it goes with --sign")
-        how = {"int8": int8, "index": index, "web": web, "titles": titles}
+        how = {"int8": int8, "index": index, "lite": litert, "web": web, "titles": titles}
         folder, signer = Folder(run_dir, keys_of(keyring)), None
         if sign is not None:
             signer = load_signer(sign, folder.keys)
         _for_devices(folder, out or Path(f"{run_dir.resolve().name}-edge"), how, signer, version, as_json)
         return
-    if int8 or index or web or titles or sign or version is not None:
-        raise UsageError("--int8, --index, --web, --titles, --sign and --version go with --edge")
+    if int8 or index or litert or web or titles or sign or version is not None:
+        raise UsageError("--int8, --index, --litert, --web, --titles, --sign and --version go with --edge")
     folder = Folder(run_dir, keys_of(keyring))
     run = Run.load(folder)
     made = out or Path(f"{run_dir.resolve().name}.tar")
@@ -104,7 +104,6 @@ def _for_devices(
     folder: Folder, out: Path, how: dict[str, Any], signer: Signer | None, number: int | None, as_json: bool
 ) -> None:
     Run.load(folder)
-    need("edge", "secagg export --edge")
     from recsys.edge.exporting import export as write
     from recsys.edge.signature import signed, signing
 

@@ -12,7 +12,7 @@ from recsys.run_record import FILE
 from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.output import Json, emit, line, row
 from secagg.errors import DecodeError, UsageError
-from secagg.extras import need
+from secagg.extras import installed, need
 from secagg.foreign import as_declared, named_file, parse_json
 from secagg.signed_versions import Signatory
 
@@ -26,6 +26,7 @@ app = typer.Typer()
 
 _MOST_BYTES = 1 << 24
 _SHOWN = 20
+_KNOWN = "a folder that is known: --manifest with what export told, or --signed-by"
 
 
 @app.command()
@@ -46,6 +47,9 @@ def recommend(
     remember: Annotated[
         Path | None, typer.Option(help="With --signed-by: a file that keeps the newest number; older ones are refused.")
     ] = None,
+    litert: Annotated[
+        bool, typer.Option("--litert", help="By the folder's file for LiteRT; needs --manifest or --signed-by.")
+    ] = False,
     approximate: Annotated[
         bool,
         typer.Option("--approximate", help="By the folder's index, about right; needs --manifest or --signed-by."),
@@ -56,12 +60,16 @@ def recommend(
     """Recommend items to whoever took those in a file. Nothing is sent anywhere, and nothing is kept.
 
     Any history will do, also one that no model was trained on, or an empty one. A folder for devices needs the extra
-    edge, and not torch. Its hashes are checked; what of a stranger's folder is believed is in docs/edge.md.
+    edge, or litert, and not torch. Its hashes are checked; what of a stranger's folder is believed is in docs/edge.md.
     """
     taken, signed = ids_in(history), _signed(path, signed_by, remember, manifest)
     manifest = manifest if signed is None else signed.sha256
-    found = _approximately(path, manifest, taken, k, explain) if approximate else None
-    found = found or served(path, manifest, keyring).recommend(taken, k, explain=explain)
+    if approximate:
+        if litert:
+            raise UsageError("an index is searched by what ONNX Runtime says: --litert goes without --approximate")
+        found = _approximately(path, manifest, taken, k, explain)
+    else:
+        found = served(path, manifest, keyring, litert=litert).recommend(taken, k, explain=explain)
     if signed is not None and remember is not None:
         signed.keep(remember)
     emit(as_json, _answer(found), _shown(found))
@@ -78,16 +86,21 @@ def ids_in(path: Path) -> list[str]:
         raise UsageError(f"{path} is no list of ids: one a line, in UTF-8, or a JSON list of texts") from None
 
 
-def served(path: Path, known: str | None, keyring: Path | None = None) -> ServedModel:
-    """The model of a folder for devices, or of a run that has ended."""
+def served(path: Path, known: str | None, keyring: Path | None = None, *, litert: bool = False) -> ServedModel:
+    """The model of a folder for devices, by LiteRT if that is asked for or alone is there; or of a run that has
+    ended."""
     from recsys.edge import folder
 
     if folder.is_folder(path):
-        need("edge", "a model for devices")
-        return folder.load(path, known)
+        alone = (path / folder.LITE).exists() and installed("ai_edge_litert") and not installed("onnxruntime")
+        if not (litert or alone):
+            return folder.load(path, known)
+        if known is None:
+            raise UsageError(f"LiteRT reads {_KNOWN}")
+        return folder.load_lite(path, known)
     from recsys.run_record import MODEL, Run
 
-    if known is not None:
+    if known is not None or litert:
         raise UsageError(f"there is no {folder.MANIFEST} in {path}")
     if not (path / FILE).exists():
         raise UsageError(f"there is no model in {path}: neither {FILE} nor {folder.MANIFEST}")
@@ -121,7 +134,7 @@ def _approximately(path: Path, known: str | None, taken: list[str], k: int, expl
     if explain:
         raise UsageError("reasons need all scores: --explain goes without --approximate")
     if known is None:
-        raise UsageError("an index is read of a folder that is known: --manifest with what export told, or --signed-by")
+        raise UsageError(f"an index is read of {_KNOWN}")
     model = served(path, known)
     from recsys.edge.approximate import recommend as approximately
     from recsys.edge.folder import load_index

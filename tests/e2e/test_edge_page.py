@@ -90,6 +90,11 @@ def test_it_recommends_what_the_model_does(form: str, folder: Path, page: Page, 
             history.append(title)
         assert texts(page, "chosen") == history
         assert texts(page, "found") == [name for name, _ in expected.recommend(history).items]
+    page.ask("const s = document.getElementById('search'); s.value = 'film'; s.dispatchEvent(new Event('input')); 1")
+    assert page.ask("document.getElementById('hint').textContent") == "8 of 197 names"
+    for place in ("found", "chosen", "matches"):  # no name's direction of writing changes what is beside it
+        assert page.ask(f"document.querySelectorAll('#{place} li').length") > 0
+        assert page.ask(f"document.querySelectorAll('#{place} li:not(:has(bdi))').length") == 0
     assert page.ask("document.images.length") == 0
     assert page.ask("document.title") == "Recommendations on this device"
     own = (f"{address}/", "blob:null/", (folder / "page.html").as_uri())

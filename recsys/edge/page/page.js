@@ -48,21 +48,25 @@ function best(scores, history) {
   return rest.sort((one, other) => scores[other] - scores[one] || one - other).slice(0, SHOWN);
 }
 
-function entry(text, button, act) {
+/** A name, whose direction of writing changes nothing beside it. */
+function named(text) {
+  const name = document.createElement("bdi");
+  name.textContent = text;
+  return name;
+}
+
+function pressed(what, label, act) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(what);
+  button.setAttribute("aria-label", label);
+  button.addEventListener("click", act);
+  return button;
+}
+
+function entry(...parts) {
   const item = document.createElement("li");
-  if (act === undefined) {
-    item.textContent = text;
-    return item;
-  }
-  const pressed = document.createElement("button");
-  pressed.type = "button";
-  pressed.textContent = button;
-  pressed.addEventListener("click", act);
-  if (button !== text) {
-    item.append(text);
-    pressed.setAttribute("aria-label", `${button} ${text}`);
-  }
-  item.append(pressed);
+  item.append(...parts);
   return item;
 }
 
@@ -76,17 +80,20 @@ async function begin() {
     const turn = ++asked;
     const found = best(await scoresOf(history), history);
     if (turn !== asked) return; // something was added meanwhile
-    at("found").replaceChildren(...found.map((item) => entry(titles[item])));
+    at("found").replaceChildren(...found.map((item) => entry(named(titles[item]))));
     performance.mark("recommended");
   }
 
   function show() {
     const taken = history.map((item, place) =>
-      entry(titles[item], "Remove", () => {
-        history.splice(place, 1);
-        show();
-        at("search").focus();
-      }),
+      entry(
+        named(titles[item]),
+        pressed("Remove", `Remove ${titles[item]}`, () => {
+          history.splice(place, 1);
+          show();
+          at("search").focus();
+        }),
+      ),
     );
     at("chosen").replaceChildren(...taken);
     return recommend();
@@ -95,9 +102,11 @@ async function begin() {
   function match() {
     const wanted = at("search").value.trim().toLowerCase();
     const found = [];
-    for (let item = 0; wanted && item < plain.length && found.length < MATCHES; item++) {
+    for (let item = 0; wanted && item < plain.length; item++) {
       if (plain[item].includes(wanted) && !history.includes(item)) found.push(item);
     }
+    const shown = found.slice(0, MATCHES);
+    const count = found.length > MATCHES ? `${MATCHES} of ${found.length}` : found.length || "no";
     const add = (item) => () => {
       history.push(item);
       at("search").value = "";
@@ -105,8 +114,8 @@ async function begin() {
       at("search").focus();
       show();
     };
-    at("matches").replaceChildren(...found.map((item) => entry(titles[item], titles[item], add(item))));
-    at("hint").textContent = wanted ? `${found.length || "no"} names` : "Type a part of a name, and choose one.";
+    at("matches").replaceChildren(...shown.map((item) => entry(pressed(named(titles[item]), titles[item], add(item)))));
+    at("hint").textContent = wanted ? `${count} names` : "Type a part of a name, and choose one.";
   }
 
   at("search").addEventListener("input", match);

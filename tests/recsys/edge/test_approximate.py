@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,23 @@ def test_the_command(
         assert main([*fine, *words]) == 2
         assert why in capsys.readouterr().err
     assert main(["recommend", ".", "--history", "history", "--manifest", digest]) == 2
+
+
+def test_the_index_alone_needs_usearch(
+    exported: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, digest = exported
+    (tmp_path / "history").write_text(ITEMS[3])
+    run, made = str(place.parent / "one"), str(tmp_path / "made")
+    for name in ("usearch", "usearch.index"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "recsys.edge.approximate")
+    recommend = ["recommend", str(place), "--history", str(tmp_path / "history")]
+    for fine, more in ((["export", run, "--edge", "--out", made], ["--index"]), (recommend, ["--approximate"])):
+        assert main(fine) == 0
+        capsys.readouterr()
+        assert main([*fine, *more, *(["--manifest", digest] if fine is recommend else [])]) == 6
+        assert "needs the extra [edge]" in capsys.readouterr().err
 
 
 def test_without_vectors_there_is_no_index(tmp_path: Path) -> None:

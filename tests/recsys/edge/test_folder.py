@@ -88,6 +88,24 @@ def test_nothing_is_overwritten(run: Path, exported: Path) -> None:
         export(run, exported)
 
 
+def test_a_folder_is_made_where_there_is_a_place_for_it(run: Path, tmp_path: Path) -> None:
+    """The control: one level higher, in ``exported``."""
+    with pytest.raises(UsageError, match=r"there is no .*missing to make device in"):
+        export(run, tmp_path / "missing" / "device")
+
+
+def test_nothing_is_written_that_is_too_long_to_be_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = len(json.dumps(list(ITEMS)).encode())
+    monkeypatch.setitem(folder._MOST, folder.ITEMS, length)
+    export(run, tmp_path / "control")
+    monkeypatch.setitem(folder._MOST, folder.ITEMS, length - 1)
+    with pytest.raises(UsageError, match=r"too large for a device: items\.json"):
+        export(run, tmp_path / "device")
+    assert not (tmp_path / "device").exists()
+
+
 def test_a_run_that_goes_on_is_not_exported(run: Path, tmp_path: Path) -> None:
     (place := tmp_path / "run").mkdir()
     make(place, "none", ended="")
@@ -257,7 +275,7 @@ def test_a_strangers_graph_is_checked_before_it_is_run(exported: Path) -> None:
 
 WITHOUT_TORCH = """
 import sys
-for name in ("torch", "scipy", "pandas", "opacus", "dp_accounting"):
+for name in ("torch", "scipy", "pandas", "opacus", "dp_accounting", "usearch"):
     sys.modules[name] = None  # neither found nor imported
 from secagg.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -250,3 +250,14 @@ def test_rounding_is_off_by_half_a_step() -> None:
     assert (np.abs(numbers * scales.astype(np.float64) - array) <= 0.51 * scales.astype(np.float64) + 1e-7).all()
     zeros, _ = rounded(np.zeros((2, 2), np.float32))
     assert not zeros.any()
+
+
+def test_a_name_that_is_no_text_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime puts such a name into what it says, which Python cannot read then. The control: the name before."""
+    made = Graph()
+    made.output(SCORES, made("Gather", made.constant(np.ones(3, np.float32)), INPUT, axis=0), ["length"])
+    data = made.encoded()
+    assert on_device(data).scores([np.int32([2])]).tolist() == [[1]]
+    with pytest.raises(DecodeError, match="ONNX Runtime can run"):
+        on_device(data.replace(b"axis", b"\xe3xis"))
+    assert capfd.readouterr() == ("", "")
