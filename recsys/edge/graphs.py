@@ -120,10 +120,7 @@ class Graph:
 def check(data: bytes) -> None:
     """``DecodeError`` if a file, perhaps a stranger's, is no graph like those that are written here: it consists of
     ``OPERATIONS``, has all its numbers in itself, and no graph inside of it."""
-    try:
-        model = onnx.load_model_from_string(data)
-    except ProtobufError:
-        raise DecodeError("not a file of ONNX") from None
+    model = _read(data)
     graph = model.graph
     if len(graph.node) + len(graph.initializer) > _MOST_NODES:
         raise DecodeError(f"a model of more than {_MOST_NODES} operations")
@@ -138,6 +135,37 @@ def check(data: bytes) -> None:
         raise DecodeError("a model of more than one graph of plain operations")
     if [one.name for one in graph.input] != [INPUT] or SCORES not in {one.name for one in graph.output}:
         raise DecodeError("a model that is not from a history to scores")
+
+
+def results(data: bytes) -> list[str]:
+    """What a graph has to ask for."""
+    return [one.name for one in _read(data).graph.output]
+
+
+def part(data: bytes, result: Sequence[str]) -> bytes:
+    """A graph with no other results, and no operation that leads to none of them: ONNX Runtime computes all there are,
+    whatever it is asked for."""
+    model = _read(data)
+    graph, wanted = model.graph, set(result)
+    outputs = [one for one in graph.output if one.name in wanted]
+    nodes = list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    kept = [one for one in graph.initializer if one.name in wanted]
+    for field, some in ((graph.output, outputs), (graph.node, nodes[::-1]), (graph.initializer, kept)):
+        del field[:]
+        field.extend(some)
+    encoded: bytes = model.SerializeToString()
+    return encoded
+
+
+def _read(data: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_model_from_string(data)
+    except ProtobufError:
+        raise DecodeError("not a file of ONNX") from None
 
 
 @dataclass(frozen=True, slots=True)

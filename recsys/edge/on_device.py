@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import History
-from recsys.edge.graphs import ADDED, APART, INPUT, SCORES, USER
+from recsys.edge.graphs import ADDED, APART, INPUT, SCORES, USER, part, results
 from secagg.errors import DecodeError
 from secagg.extras import needing
 
@@ -33,41 +34,43 @@ class OnDevice:
     """The scores of an exported model, with the same numbers for items as the model that it was made of."""
 
     def __init__(self, onnx: bytes) -> None:
+        self._onnx, self._sessions = onnx, dict[tuple[str, ...], Any]()
+        self._session(SCORES)
+
+    def _session(self, *names: str) -> Any:
+        """What computes these results, and nothing else."""
+        if names in self._sessions:
+            return self._sessions[names]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_ERRORS
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.load_model_format", "ONNX")  # its other format was not checked
         try:
-            self._session = onnxruntime.InferenceSession(
-                onnx,
+            session = onnxruntime.InferenceSession(
+                part(self._onnx, names),
                 options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=False,  # to the same provider, with lines on the terminal
             )
         except _ERRORS:
             raise DecodeError("this is no model that ONNX Runtime can run") from None
-        self._run = onnxruntime.RunOptions()
-        self._run.only_execute_path_to_fetches = True
-        outputs = self._session.get_outputs()
-        self._outputs = {one.name for one in outputs}
-        if any(one.type != "tensor(float)" for one in outputs):
+        if any(one.type != "tensor(float)" for one in session.get_outputs()):
             raise DecodeError("a model whose scores are of another kind than floats of 32 bits")
-
-    @property
-    def additive(self) -> bool:
-        return {ADDED, APART} <= self._outputs
+        self._sessions[names] = session
+        return session
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         """One row for each history, as in ``recsys.models.Recommender``."""
-        return np.stack([self._asked([SCORES], history)[0] for history in histories])
+        return np.stack([self._asked(history, SCORES)[0] for history in histories])
 
     def user(self, history: History) -> NDArray[np.float32]:
         """What is multiplied with items' vectors, for an index of them."""
-        return self._asked([USER], history)[0]
+        return self._asked(history, USER)[0]
 
-    def _asked(self, names: list[str], history: History) -> list[NDArray[np.float32]]:
+    def _asked(self, history: History, *names: str) -> list[NDArray[np.float32]]:
+        session = self._session(*names)
         try:
-            found: list[NDArray[np.float32]] = self._session.run(names, {INPUT: history.astype(np.int64)}, self._run)
+            found: list[NDArray[np.float32]] = session.run(names, {INPUT: history.astype(np.int64)})
         except _ERRORS:
             raise DecodeError("ONNX Runtime cannot compute what this model asks for") from None
         return found
@@ -80,7 +83,7 @@ class AdditiveOnDevice(OnDevice):
         self, history: History, items: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Those of all places at which an item of the history stands are one."""
-        places, apart = self._asked([ADDED, APART], history)
+        places, apart = self._asked(history, ADDED, APART)
         if places.ndim != 2 or places.shape[1:] != apart.shape or items.max(initial=-1) >= len(apart):
             raise DecodeError("a model whose contributions are not those of its places to its items")
         own, places = np.unique(history), places[:, items]
@@ -92,5 +95,4 @@ class AdditiveOnDevice(OnDevice):
 
 def on_device(onnx: bytes) -> OnDevice:
     """The scores of this graph, with contributions where it has any."""
-    made = OnDevice(onnx)
-    return AdditiveOnDevice(onnx) if made.additive else made
+    return AdditiveOnDevice(onnx) if {ADDED, APART} <= set(results(onnx)) else OnDevice(onnx)
