@@ -54,8 +54,7 @@ class Version:
     signature: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.number < 1 << 32:
-            raise UsageError(f"a version's number is between 1 and 2^32 - 1, not {self.number}")
+        _check_number(self.number)
         if len(self.signature) != SIGNATURE_BYTES:
             raise UsageError(f"a signature has {SIGNATURE_BYTES} bytes")
 
@@ -118,9 +117,13 @@ def signed(name: str, key: SigningKey, what: What, number: int, digest: bytes) -
     """The version that the deployment of this name and key signs. Nothing here remembers numbers: ``Signer`` does."""
     if len(digest) != _DIGEST_BYTES:
         raise UsageError(f"what is signed is a digest of {_DIGEST_BYTES} bytes")
+    _check_number(number)
+    return Version(number, key.sign(_LABELS[what], *_signed(name, number, digest)))
+
+
+def _check_number(number: int) -> None:
     if not 0 < number < 1 << 32:
         raise UsageError(f"a version's number is between 1 and 2^32 - 1, not {number}")
-    return Version(number, key.sign(_LABELS[what], *_signed(name, number, digest)))
 
 
 def _signed(name: str, number: int, digest: bytes) -> tuple[bytes, bytes, bytes]:

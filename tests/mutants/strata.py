@@ -177,6 +177,7 @@ STRATA = (
             "protocols/roster.py",
             "protocols/wire.py",
             "protocols/journal.py",
+            "protocols/newest.py",
             "protocols/residuals.py",
             "protocols/client.py",
             "protocols/server.py",
@@ -186,8 +187,10 @@ STRATA = (
             "protocols/outcome.py",
             "protocols/registry.py",
             "protocols/simulation/audited.py",
+            "secagg/signed_versions.py",
         ),
         (
+            "tests/secagg/test_signed_versions.py",
             "tests/adversarial/pairwise/test_plans.py",
             "tests/adversarial/pairwise/test_restart.py",
             "tests/protocols/test_*.py",
