@@ -33,10 +33,10 @@ class SignedManifest:
     sha256: str
 
     def keep(self, newest: Path) -> None:
-        """Remember the number in this file of the device's own, among those of other deployments, if it is newer."""
+        """Remember the number in this file of the device's own, among those of other deployments."""
         known, this = remembered(newest), Seen(self.number, bytes.fromhex(self.sha256))
-        if check_not_older(What.FOLDER, this.number, this.digest, known.get(str(self.signatory))):
-            remember(newest, {**known, str(self.signatory): this})
+        check_not_older(What.FOLDER, this.number, this.digest, known.get(str(self.signatory)))
+        remember(newest, {**known, str(self.signatory): this})
 
 
 def signing(signer: Signer, number: int | None = None) -> Callable[[bytes], bytes]:

@@ -239,19 +239,29 @@ def test_what_forgets_cannot_refuse_what_is_older(kind: type[MemoryJournal]) -> 
 
 
 def test_what_is_remembered_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that was exchanged for that of another version, or of another kind, is not believed."""
+    """A record in the place of that of another kind, or of another version, is not believed."""
+    altered = "not this client's, or has been altered"
+    journal = KeptJournal()
+    client_of(journal).check(plan_of(3, 1))
+    roster, model = journal._records
+    journal._records[model] = of_roster = journal._records[roster]  # both are version 1
+    with pytest.raises(PolicyError, match=altered):
+        client_of(journal).check(plan_of(3, 1))
     journal = KeptJournal()
     client_of(journal).check(plan_of(3, 3))
-    (roster, model) = journal._records
-    journal._records[model] = journal._records[roster]
-    with pytest.raises(PolicyError, match="not this client's, or has been altered"):
-        client_of(journal).check(plan_of(3, 3))
+    [*_, (name, _)] = journal._records
+    old = journal._records[name, 3]
+    client_of(journal).check(plan_of(4, 4))
+    journal._records[name, 4] = old
+    with pytest.raises(PolicyError, match=altered):
+        client_of(journal).check(plan_of(3, 4))
     monkeypatch.setattr(newest, "_associated", lambda *_: b"")
     journal = KeptJournal()
-    client_of(journal).check(plan_of(3, 3))
+    client_of(journal).check(plan_of(3, 1))
+    assert journal._records[model] != of_roster
     journal._records[model] = journal._records[roster]
     with pytest.raises(PolicyError, match="another model"):  # the control: a digest of something else is believed
-        client_of(journal).check(plan_of(3, 3))
+        client_of(journal).check(plan_of(3, 1))
 
 
 def test_deployments_and_their_keys_are_remembered_apart() -> None:

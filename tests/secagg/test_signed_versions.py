@@ -86,12 +86,14 @@ def test_a_key_under_which_anybody_signs_is_none() -> None:
     for key in (bytes([1]) + bytes(31), bytes([2]) + bytes(31)):  # of order 1, and not on the curve
         with pytest.raises(UsageError, match="Ed25519 public key"):
             Signatory("hospitals", key)
+    with pytest.raises(UsageError, match="32 bytes"):
+        Signatory("hospitals", KEY.public + b"\0")
 
 
-@pytest.mark.parametrize(("number", "signature"), [(0, bytes(64)), (1 << 32, bytes(64)), (1, bytes(63))])
-def test_what_is_no_version(number: int, signature: bytes) -> None:
+@pytest.mark.parametrize(("number", "length"), [(0, 64), (1 << 32, 64), (1, 63)])
+def test_what_is_no_version(number: int, length: int) -> None:
     with pytest.raises(UsageError):
-        Version(number, signature)
+        Version(number, bytes(length))
 
 
 def test_no_other_number_is_signed() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
 from secagg.cli import main
 from secagg.errors import DecodeError, PolicyError
-from secagg.signed_versions import Signatory
+from secagg.signed_versions import Signatory, What
+from secagg.signed_versions import signed as sign
 from tests.controls import switch_off
 from tests.scenes.run_with_model import recorded
 from tests.scenes.runs import make
@@ -83,6 +85,35 @@ def test_a_folder_that_cannot_be_read_is_not_remembered(place: Path, tmp_path: P
     assert recommend(place / "device-1", "--remember", newest) == 0
 
 
+def test_deployments_are_remembered_side_by_side(place: Path, tmp_path: Path) -> None:
+    newest, clinics = tmp_path / "newest.json", Identity.generate("clinics")
+    clinics.save(tmp_path / "clinics.key")
+    (other := load_signer(tmp_path / "clinics.key")).sign(What.FOLDER, bytes(32), 6)
+    export(place / "run-1", tmp_path / "theirs", sign=signing(other))
+    for folder, by, number in ((place / "device-2", BY, 2), (tmp_path / "theirs", other.signatory, 7)):
+        (found := signed(folder, by, newest)).keep(newest)
+        assert found.number == number
+    with pytest.raises(PolicyError, match="version 1 of the folder for devices is older than version 2"):
+        signed(place / "device-1", BY, newest)
+    with pytest.raises(PolicyError, match="older"):
+        signed(place / "device-1", BY).keep(newest)
+
+
+def test_what_is_read_is_what_was_signed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody exchanges the folder after its signature was looked at."""
+    shutil.copytree(place / "device-2", folder := tmp_path / "device")
+    shutil.copy(place / "history", tmp_path)
+
+    def exchanged_later(*given: Any) -> signature.SignedManifest:
+        found = signed(*given)
+        shutil.copytree(place / "device-1", folder, dirs_exist_ok=True)
+        return found
+
+    monkeypatch.setattr(signature, "signed", exchanged_later)
+    assert recommend(folder) == 2
+    assert recommend(folder) == 0  # it is version 1 now, from beginning to end
+
+
 def unsigned(folder: Path) -> None:
     (folder / "signature.json").unlink()
 
@@ -130,9 +161,6 @@ def test_another_deployments_folder(by: Signatory, place: Path) -> None:
 
 def test_a_roster_signed_by_the_same_key_is_no_folder(place: Path, tmp_path: Path) -> None:
     """Nor is a model of a round, though both are digests of 32 bytes."""
-    from secagg.signed_versions import What
-    from secagg.signed_versions import signed as sign
-
     shutil.copytree(place / "device-1", folder := tmp_path / "device")
     digest = bytes.fromhex(signed(folder, BY).sha256)
     for what, accepted in ((What.ROSTER, False), (What.MODEL, False), (What.FOLDER, True)):
