@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from dp.filter import Budget, Filter, Kind, PrivacyCost
+from dp.filter import Budget, Filter, Kind, PrivacyCost, most_of
 from secagg.errors import BudgetError, UsageError
 
 
@@ -44,12 +44,12 @@ class ClientFilters:
     @property
     def total(self) -> PrivacyCost:
         """The most mu^2 and the most samples that any client has spent and reserved."""
-        return _most(one.total for one in self.each.values())
+        return most_of(one.total for one in self.each.values())
 
     @property
     def spent(self) -> PrivacyCost:
         """The most that any client has spent."""
-        return _most(one.spent for one in self.each.values())
+        return most_of(one.spent for one in self.each.values())
 
     @property
     def reached(self) -> int | None:
@@ -86,9 +86,3 @@ class ClientFilters:
         if not found:
             raise UsageError(f"nothing is reserved for {release}")
         return found
-
-
-def _most(costs: Iterable[PrivacyCost]) -> PrivacyCost:
-    every = list(costs)
-    amounts = max(amount for one in every if (amount := one.amounts[0]) is not None)
-    return PrivacyCost((amounts,), max(one.samples for one in every))

@@ -23,6 +23,8 @@ class Unit(StrEnum):
 
     EXAMPLE = "example"
     USER = "user"
+    USER_WINDOW = "user-window"
+    """all events of one person within a stretch of time (``dp.windows``): no guarantee for all that the person does"""
 
 
 class Relation(StrEnum):
@@ -67,6 +69,10 @@ class Guarantee:
     ``holder`` says which of these is protected: against the other clients, the server and all who see what comes out,
     and never against the holder itself. So guarantees of unequal holders are not added up.
 
+    A contribution is cut to one norm, whatever events it is computed from. So the events of a window that come or go
+    beside others move it by two norms, as if it were another one (``REPLACE_ONE``); one norm is that of a contribution
+    that becomes zero (``ZERO_OUT``: all that the person contributes to sums which may hold one of these events).
+
     >>> Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.DISTRIBUTED)
     Traceback (most recent call last):
     secagg.errors.UsageError: a missing client takes its noise along: under distributed trust no add-or-remove
@@ -78,8 +84,10 @@ class Guarantee:
     holder: Holder = Holder.DEVICE
 
     def __post_init__(self) -> None:
-        if self.holder is Holder.SILO and self.unit is not Unit.USER:
-            raise UsageError("the unit inside a silo is a user")
+        if self.holder is Holder.SILO and self.unit is Unit.EXAMPLE:
+            raise UsageError("the unit inside a silo is a user, or the events of one within a window")
+        if self.unit is Unit.USER_WINDOW and self.relation is Relation.ADD_OR_REMOVE:
+            raise UsageError("events that come or go beside others move a contribution like another one: replace-one")
         if self.trust is Trust.DISTRIBUTED and self.relation is Relation.ADD_OR_REMOVE:
             raise UsageError("a missing client takes its noise along: under distributed trust no add-or-remove")
 

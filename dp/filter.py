@@ -29,7 +29,7 @@ epsilons are multiples of 10^-12, costs rounded up and limits rounded down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from enum import StrEnum
@@ -217,6 +217,22 @@ class PrivacyCost:
     def __add__(self, other: PrivacyCost) -> PrivacyCost:
         added = [None if a is None or b is None else a + b for a, b in zip(self.amounts, other.amounts, strict=True)]
         return PrivacyCost(tuple(added), self.samples + other.samples)
+
+    def __sub__(self, other: PrivacyCost) -> PrivacyCost:
+        """What is left of it; ``UsageError`` where the other is more."""
+        left = [None if a is None or b is None else a - b for a, b in zip(self.amounts, other.amounts, strict=True)]
+        return PrivacyCost(tuple(left), self.samples - other.samples)
+
+
+def most_of(costs: Iterable[PrivacyCost]) -> PrivacyCost:
+    """The most mu^2 and the most samples of any of them, under ``Kind.GDP``.
+
+    >>> most_of([PrivacyCost((1,), 2), PrivacyCost((2,), 1)])
+    PrivacyCost(amounts=(2,), samples=2)
+    """
+    every = list(costs)
+    amounts = max(amount for one in every if (amount := one.amounts[0]) is not None)
+    return PrivacyCost((amounts,), max(one.samples for one in every))
 
 
 def _up(value: float) -> int:

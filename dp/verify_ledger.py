@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import cmath
 import hashlib
+import heapq
 import json
 import math
 import re
@@ -52,14 +53,15 @@ UNDERSTATED = 0.01  # by which part the epsilon of a sampled schedule may be bel
 GRID, TAIL, STEEPEST = 1 << 13, 30, 1 << 8  # of sums of losses: numbers, -log of what is cut off, and largest tilt
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
-CHARGED = f"number:number previous:hex phase:text cost:number?* samples:number {AFTER}"
+CHARGED = f"number:number previous:hex phase:text time:number? cost:number?* samples:number {AFTER}"
 FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
     "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text data:hex
-        turns:record? arrivals:record? unit:text relation:text trust:text holder:text epsilon:above delta:above
-        slack:rational kind:text order:number orders:count* units:above limits:integer* samples_limit:number
-        owner:hex""",
+        turns:record? arrivals:record? window:record? unit:text relation:text trust:text holder:text epsilon:above
+        delta:above slack:rational kind:text order:number orders:count* units:above limits:integer*
+        samples_limit:number owner:hex""",
     "turns": "names:text* keys:hex* beacon:hex size:count",
     "arrivals": "names:text* keys:hex* size:count",
+    "window": "length:count kept:count start:number every:count",
     "reserve": CHARGED,
     "commit": CHARGED,
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
@@ -86,10 +88,11 @@ FIELDS = {  # of each kind of record: its fields, and what stands there (see ``n
 PRIME = 2**255 - 19
 ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = {0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
+MOST_SECONDS, LAST_SECOND = 1 << 40, 1 << 73
 MOST_PARTIES, MOST_COMPONENTS, LARGEST_EPSILON = 10_000_000, 65_535, 500
 FARTHEST = Fraction(1, 2**40)  # from Gaussian noise, in log ratio: all that a budget of kind gdp pays for
 LEAST_DRAW, CLOSE = 8, Fraction(104, 10**36)  # CLOSE is above e(2) = 2 (e^(-8 pi^2) + e^(-32 pi^2) + ...)
-UNITS_OF_PRIVACY, TRUSTS = ("example", "user"), ("local", "distributed", "central")
+UNITS_OF_PRIVACY, TRUSTS = ("example", "user", "user-window"), ("local", "distributed", "central")
 HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest", "exact")
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
 MECHANISMS = ("Gaussian", "DiscreteLaplace", "Skellam", "DiscreteGaussians")
@@ -627,6 +630,77 @@ def charged_over(facts: Any, members: dict[str, str], size: int, otherwise: str)
     return list(members)
 
 
+class Windows:
+    """Releases in time, each of which is charged to the windows of all stretches of time that it is in.
+
+    A stretch ends with a release, and lasts for as long as the events of one window can be in releases.
+    """
+
+    def __init__(self, facts: Any) -> None:
+        need_fields(facts, "window")
+        self.length, self.kept, self.start, self.every = (facts[name] for name in ("length", "kept", "start", "every"))
+        need(max(facts.values()) <= MOST_SECONDS, "a window of too many seconds")
+        self.span = self.length + self.kept
+        self.times: list[int] = []
+        self.places: dict[str, int] = {}  # of the releases that are reserved
+        self.charged: list[tuple[int, int]] = []  # of each release: mu^2, samples
+        self.ends: list[list[int]] = []  # of the stretch that ends with it: the same, of all that are in it
+        self.first = 0  # release of the latest stretch
+        self.dearest: tuple[list[Any], list[Any]] = ([], [])  # heaps of what stretches came to, and some no longer do
+
+    def time_of(self, body: Any) -> int:
+        """The second of a release: a sum's follows from the number in its plan, and steps say theirs."""
+        time: int = body["time"]
+        if "sum" in body:
+            facts, plan = body["sum"], bytes.fromhex(body["sum"]["plan"])
+            begins = 4 + int.from_bytes(plan[:4], "big") + 16  # after the protocol's name, and the session
+            agreed = plan[begins : begins + 4] == facts["round"].to_bytes(4, "big")
+            need(agreed, f"sum {facts['round']} has another number in its plan")
+            need(time == self.start + facts["round"] * self.every, "time is not that of the number of the sum")
+        need(time is not None and time <= LAST_SECOND, "is of no time")
+        return time
+
+    def reserve(self, name: str, time: int) -> None:
+        need(not self.times or time >= self.times[-1], "goes back in time")
+        running = self.ends[-1] if self.ends else (0, 0)
+        while self.first < len(self.times) and self.times[self.first] <= time - self.span:
+            running = [a - b for a, b in zip(running, self.charged[self.first], strict=True)]
+            self.first += 1
+        self.places[name] = len(self.times)
+        self.times.append(time)
+        self.charged.append((0, 0))
+        self.ends.append([*running])
+
+    def charge(self, name: str, cost: tuple[int, int]) -> None:
+        """A release costs so much now, and not what it did before."""
+        place = self.places[name]
+        more = [now - before for now, before in zip(cost, self.charged[place], strict=True)]
+        self.charged[place] = cost
+        for end in range(place, len(self.times)):
+            if self.times[end] >= self.times[place] + self.span:
+                break
+            for which, heap in enumerate(self.dearest):
+                self.ends[end][which] += more[which]
+                heapq.heappush(heap, (-self.ends[end][which], end))
+
+    def most(self) -> tuple[int, int]:
+        """The most that any stretch comes to, of each."""
+        for which, heap in enumerate(self.dearest):
+            while heap and -heap[0][0] != self.ends[heap[0][1]][which]:
+                heapq.heappop(heap)
+        moved, drawn = (-heap[0][0] if heap else 0 for heap in self.dearest)
+        return moved, drawn
+
+    def book(self, delta: Fraction) -> Window:
+        """What is said of them, at the time of the latest release."""
+        now = self.ends[-1][0] if self.ends else 0
+        recent = zip(self.times[self.first :], self.charged[self.first :], strict=True)
+        free = [time + self.span for time, (moved, _) in recent if moved]
+        return Window(
+            self.length, self.kept, self.times[-1] if self.times else 0, least_of(now, delta), (*free[:1], *free[-1:])
+        )
+
+
 EVERYBODY = ""  # to whom a sum is charged where all are in every sum
 
 
@@ -641,6 +715,7 @@ class Audit:
         self.done: set[str] = set()
         self.spent: dict[str, Any] = {}  # of each client that is charged alone, or of all: costs twice, and samples
         self.of_each: Turns | Arrivals | None = None
+        self.windows: Windows | None = None
         self.numbers: dict[int, str] = {}  # of sums, where clients take turns
         self.gaussian, self.scheduled, self.failing, self.reached = False, False, Fraction(0), 0
         self.schedule: Any = None  # what was reserved as a whole: cost, samples, facts
@@ -678,7 +753,9 @@ class Audit:
         need_fields(body, "genesis")
         need(body["unit"] in UNITS_OF_PRIVACY and body["trust"] in TRUSTS, "unknown unit or trust")
         need(body["relation"] in RELATIONS and body["holder"] in HOLDERS, "unknown relation or holder")
-        need((body["unit"], body["holder"]) != ("example", "silo"), "the unit inside a silo is a user")
+        need((body["unit"], body["holder"]) != ("example", "silo"), "the unit inside a silo is a user, or a window")
+        cut = (body["unit"], body["relation"]) != ("user-window", "add-or-remove")
+        need(cut, "events that come or go beside others move a contribution like another one: replace-one")
         bounded = (body["relation"], body["trust"]) != ("add-or-remove", "distributed")
         need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
@@ -721,6 +798,11 @@ class Audit:
             mine = self.gaussian, body["relation"], body["trust"]
             self.of_each = Turns(body["turns"]) if body["arrivals"] is None else Arrivals(body["arrivals"])
             need(mine == (True, "zero-out", "distributed"), "each is charged alone for sums of kind gdp, and zero-out")
+        windowed = body["unit"] == "user-window"
+        need((body["window"] is not None) == windowed, "a window is what a unit of its own is about, and no other")
+        if windowed:
+            need(self.gaussian and self.of_each is None, "windows are for budgets of kind gdp that clients do not have")
+            self.windows = Windows(body["window"])
         names = [EVERYBODY] if self.of_each is None else self.of_each.names
         self.spent = dict.fromkeys(names, (zeros, zeros, 0))
 
@@ -734,7 +816,11 @@ class Audit:
         if phase == "reserve":
             need(name not in self.open and name not in self.done, f"{name} was reserved before")
             need(not self.scheduled or not (self.open or self.done), "is beside the one schedule of this budget")
-            self.open[name] = self.charge(body)
+            charge = self.charge(body)
+            if self.windows is not None:
+                self.windows.reserve(name, self.windows.time_of(body))
+            self.open[name] = charge
+            self.count(name, charge)
             if "sum" in body:
                 facts = body["sum"]
                 self.allowed[name] = facts["noise"]["colluders"], facts["overlap"], rational(facts["sampled"])
@@ -745,10 +831,16 @@ class Audit:
             reserved = self.open.pop(name)
             if phase == "commit":
                 self.done.add(name)
-                self.commit(reserved, self.charge(body), before)
+                charge = self.charge(body)
+                self.count(name, charge)
+                self.commit(reserved, charge, before)
+                if self.windows is not None:
+                    then = self.windows.times[self.windows.places[name]]
+                    need(self.windows.time_of(body) == then, "is of another time than what was reserved")
                 self.remember(body)
             else:
                 self.aborted += 1
+                self.count(name, ([0], [0], 0))
                 self.allowed.pop(name, None)
                 self.numbers = {number: one for number, one in self.numbers.items() if one != name}
         total = self.total()
@@ -772,6 +864,11 @@ class Audit:
             need(epsilon is not None and epsilon <= self.budget, "exceeds the budget")
             need(not self.gaussian or total[0][0] <= self.limits[0], "exceeds the budget")
             need(total[2] <= self.most_samples, "draws more samples than the slack of delta allows")
+
+    def count(self, name: str, charge: Any) -> None:
+        """A release costs so much now, to the windows that it is charged to."""
+        if self.windows is not None:
+            self.windows.charge(name, (charge[0][0], charge[2]))
 
     def commit(self, reserved: Any, charge: Any, before: Any) -> None:
         """Added up even if it is wrong, so that one problem is not followed by many."""
@@ -826,12 +923,14 @@ class Audit:
             head=self.heads[-1].hex(),
             turns=(self.of_each.size, len(self.of_each.names)) if isinstance(self.of_each, Turns) else None,
             arrivals=(self.of_each.size, len(self.of_each.names)) if isinstance(self.of_each, Arrivals) else None,
+            window=None if self.windows is None else self.windows.book(self.failing),
         )
 
     def charge(self, body: Any) -> tuple[Any, list[Any], int, Any, list[str]]:
         """Recorded costs, our own, samples, the facts that the plan fixes, and who is charged; all checked."""
         cost, samples, planned, count = body["cost"], body["samples"], None, 1
         clients = [EVERYBODY]
+        need(self.windows is not None or body["time"] is None, "says a time, and its budget is not for windows")
         if "sum" in body:
             facts = body["sum"]
             need_fields(facts, "sum")
@@ -875,8 +974,12 @@ class Audit:
         return cost, exact, samples, planned, clients
 
     def total(self) -> Any:
-        """What is spent and reserved together: the most by any client, where each is charged for its own sums."""
+        """What is spent and reserved together: the most by any client, where each is charged for its own sums, or by
+        any window."""
         need(self.spent, "the ledger has no budget")
+        if self.windows is not None:
+            moved, drawn = self.windows.most()
+            return [moved], [moved], drawn
         totals = {name: [spent] for name, spent in self.spent.items()}
         for charge in self.open.values():
             for name in charge[4]:
@@ -907,6 +1010,16 @@ def least(epsilon: int, moved: int, delta: Fraction) -> bool:
     exact = Fraction(moved, RESOLUTION)
     holding = [holds(Fraction(units, RESOLUTION), delta, exact) for units in (epsilon, epsilon - 1)]
     return holding[0] and (epsilon == 0 or not holding[1])
+
+
+def least_of(moved: int, delta: Fraction) -> int:
+    """The least epsilon, in units, that holds for so much mu^2, which is within a limit."""
+    low, high = -1, 2 * LARGEST_EPSILON * RESOLUTION
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = holds(Fraction(middle, RESOLUTION), delta, Fraction(moved, RESOLUTION))
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def added(charges: Any) -> Any:
@@ -951,6 +1064,20 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A unit of the events within a stretch of time, and what still counts of what was spent."""
+
+    length: int
+    kept: int
+    latest: int
+    """the second of the latest release"""
+    reached: int
+    """the epsilon of what is charged to one window with it"""
+    free: tuple[int, ...]
+    """when the first of that, and all of it, is charged to no window any more; nothing if nothing is"""
+
+
+@dataclass(frozen=True)
 class Book:
     """What the entries of a ledger amount to. Texts are as its keeper chose them."""
 
@@ -984,6 +1111,7 @@ class Book:
     arrivals: tuple[int, int] | None = None
     """how many clients are in a sum, and of how many; None: not whoever is ready. Without either every sum is charged
     to everybody"""
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -1023,11 +1151,20 @@ UNIT = {
     ("user", "device"): "user: all that one user contributes",
     ("example", "device"): "example: one record, such as one interaction",
     ("user", "silo"): "user: all that one user contributes inside {}, which {} it and {} not held to epsilon",
+    ("user-window", "device"): "user-window: {window}",
+    ("user-window", "silo"): "user-window: {window}, inside {}, which {} them and {} not held to epsilon",
 }
 RELATION = {
     "add-or-remove": "one {} more or less",
     "replace-one": "one {} exchanged for another",
     "zero-out": "one {} whose contribution becomes zero, while it stays known that it took part",
+}
+RELATION_OF_WINDOWS = {
+    "replace-one": "these events exchanged for others of the same person, or left out",
+    "zero-out": (
+        "all becomes zero that this person contributes to releases which may hold one of these events, while it stays "
+        "known that it took part"
+    ),
 }
 TRUST = {
     "local": "each party adds its noise by itself; against everybody else, the server too",
@@ -1036,6 +1173,7 @@ TRUST = {
 }
 
 
+UNITS_OF_TIME = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 COUNTED = {
     "gdp": "mu^2 of Gaussian noise",
     "renyi": "divergences",
@@ -1063,11 +1201,12 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         "verdict": given.verdict,
         "run": quoted(book.run),
         "unit": unit(book),
-        "relation": f"{book.relation}: {RELATION[book.relation].format(book.unit)}",
+        "relation": f"{book.relation}: {relation(book)}",
         "trust": guarantee,
         "epsilon": f"{reached} of a budget of {upwards(book.budget, 4)}, spent or reserved, rounded up",
         **({} if book.turns is None else {"turns": taken(book)}),
         **({} if book.arrivals is None else {"arrivals": ready(book)}),
+        **({} if book.window is None else {"window": counting(book.window)}),
         "delta": upwards(book.delta, 4),
         "releases": f"{' and '.join(releases) or 'none'} committed{standing}",
         "signers": signers(book, given),
@@ -1100,8 +1239,10 @@ def statement(book: Book, given: Given) -> dict[str, str]:
     own = "run, unit, relation, trust, holder, budget, delta, whose data, what is elsewhere"
     own += ", names, keys and beacon of those who take turns" if book.turns else ""
     own += ", names and keys of those who may be in a sum" if book.arrivals else ""
+    own += ", how long a window is and events are kept, which second is that of a sum's number" if book.window else ""
     alone = [f"by whoever keeps the ledger: {own}"]
-    alone += [f"mechanism, sampling and number of {counted(sum(book.steps), 'step')}"] if book.steps else []
+    of_steps = "mechanism, sampling, time and number" if book.window else "mechanism, sampling and number"
+    alone += [f"{of_steps} of {counted(sum(book.steps), 'step')}"] if book.steps else []
     alone += [f"the facts of {counted(book.reserved, 'open reservation')}"] if book.reserved else []
     alone += [f"that nothing came of {counted(book.aborted, 'aborted release')}"] if book.aborted else []
     found["asserted"] = "; ".join(alone)
@@ -1110,13 +1251,49 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         "that the noise was added, that nothing was released beside this ledger, and that no other ledger is about the "
         "same data"
     )
+    if book.window is not None:
+        found["not shown"] += ", and that whoever contributes forgets events in time"
     return found
 
 
 def unit(book: Book) -> str:
     """Whose data are protected. In how many silos a user really is, nobody can see."""
     several = f"up to {book.overlap} silos", "see", "are"
-    return UNIT[book.unit, book.holder].format(*several if book.overlap > 1 else ("one silo", "sees", "is"))
+    window = "" if book.window is None else within(book.window.length)
+    held = several if book.overlap > 1 else ("one silo", "sees", "is")
+    return UNIT[book.unit, book.holder].format(*held, window=window)
+
+
+def relation(book: Book) -> str:
+    return RELATION[book.relation].format(book.unit) if book.window is None else RELATION_OF_WINDOWS[book.relation]
+
+
+def within(length: int) -> str:
+    """The unit of a window."""
+    return f"all events of one person within {lasting(length)}"
+
+
+def lasting(seconds: int) -> str:
+    """A number of seconds, in the largest unit of which it is a multiple."""
+    unit, name = next(one for one in UNITS_OF_TIME if seconds % one[0] == 0)
+    return counted(seconds // unit, name)
+
+
+def counting(window: Window) -> str:
+    """What is charged to a window, and when it comes back."""
+    apart = lasting(window.length + window.kept)
+    said = (
+        f"an event may be in releases for {lasting(window.kept)} from its own time on, so releases less than {apart} "
+        "apart are charged to one window, and epsilon is the most that any window was charged; for all that a person "
+        "does nothing is promised"
+    )
+    if window.free:
+        reached = upwards(Fraction(window.reached, RESOLUTION), 4)
+        said += (
+            f"; at second {window.latest}, that of the latest release, epsilon {reached} counts, of which the first "
+            f"part comes back at second {window.free[0]}, and all by second {window.free[-1]}"
+        )
+    return said
 
 
 def taken(book: Book) -> str:

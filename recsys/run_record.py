@@ -113,6 +113,8 @@ class Spending:
     """this run's part of a shared budget"""
     holder: str = "device"
     """who has a unit's data: its device, or a silo with many users"""
+    within: int | None = None
+    """so many seconds, where the unit is the events of one person within a window"""
 
 
 @dataclass(frozen=True, slots=True)

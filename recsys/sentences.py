@@ -17,7 +17,8 @@ from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
 from dp.turns import Turns
-from dp.verify_ledger import upwards
+from dp.verify_ledger import upwards, within
+from dp.windows import Window
 from protocols.parameters import AUTO, rules_of
 from recsys.config import ClientKind, Config, Mode, Source, Spread
 from recsys.other_runs import KnownRun
@@ -121,6 +122,18 @@ def measured_under(prepared: Prepared) -> str:
     return EXACT if prepared.distributed is None else NOISED
 
 
+def protected(unit: str, seconds: int | None = None) -> str:
+    """Whom a guarantee is for. That of a window is never said to be for a user: for all that one does it promises
+    nothing.
+
+    >>> protected("user"), protected("example"), protected("user-window", 7 * 86_400)
+    ('each user', 'each interaction', 'all events of one person within 7 days')
+    """
+    if seconds is not None:
+        return within(seconds)
+    return "each interaction" if unit == Unit.EXAMPLE else f"each {unit}"
+
+
 def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
     """The promise that a ledger keeps."""
     distributed = prepared.distributed if mode is Mode.DISTRIBUTED else None
@@ -130,9 +143,18 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
         overlap = prepared.silos.overlap
     part = prepared.config.privacy.epsilon if ledger.shared else None
     planned = prepared.planned_clients
-    guarantee, budget, turns = ledger.guarantee, ledger.budget, ledger.turns
     return promise(
-        ledger.path, ledger.shared, guarantee, budget, noise, planned, overlap, part, turns=turns, sampled=sampled
+        ledger.path,
+        ledger.shared,
+        ledger.guarantee,
+        ledger.budget,
+        noise,
+        planned,
+        overlap,
+        part,
+        turns=ledger.turns,
+        window=ledger.window,
+        sampled=sampled,
     )
 
 
@@ -146,13 +168,15 @@ def promise(
     overlap: int = 1,
     part: float | None = None,
     turns: Turns | None = None,
+    window: Window | None = None,
     sampled: Fraction = Fraction(1),
 ) -> Spending:
     """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
     themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing. One person's
-    data may be in ``overlap`` silos. ``turns``: each client is charged for its own sums. Users are ``sampled`` with
-    that probability at the least."""
-    unit = "user" if guarantee.unit is Unit.USER else "interaction"
+    data may be in ``overlap`` silos. ``turns``: each client is charged for its own sums. ``window``: what the unit is.
+    Users are ``sampled`` with that probability at the least."""
+    seconds = None if window is None else window.length
+    whom = protected(guarantee.unit, seconds)
     private = f"({float(budget.epsilon):g}, {float(upwards(budget.delta, 3)):.3g})-private"
     whose = "all runs that share this ledger" if shared else "all rounds"
     if turns is not None:
@@ -161,22 +185,26 @@ def promise(
     if guarantee.trust is Trust.DISTRIBUTED:
         inside = guarantee.holder is Holder.SILO
         where = "a silo" if overlap == 1 else f"up to {overlap} silos"
-        whom = f"{unit} inside {where}" if inside else unit
-        words = f"the sums of {whose} together are {private} for each {whom}, against {_against(colluders, inside)}"
+        whom += f" inside {where}" if inside else ""
+        words = f"the sums of {whose} together are {private} for {whom}, against {_against(colluders, inside)}"
         if noise is not None:
             allowed = f"at most {noise.dropouts} of {planned}" if planned else "no more than its plan allows for"
             words += f", while {allowed} are missing from a sum"
         if turns is not None:
             words += "; a turn that is missed is charged, and lost"
         if inside:
-            words += f"; the user's own {'silo sees its data' if overlap == 1 else 'silos see their data'}"
+            own = "user's" if window is None else "person's"
+            words += f"; the {own} own {'silo sees its data' if overlap == 1 else 'silos see their data'}"
             if sampled < 1:
                 words += f", and the coin by which it is in a sum with a probability of {float(sampled):g}"
     else:
+        whom += " of its own" if window is None else ""
         words = (
-            f"what each client sends in {whose} together is {private} for each {unit} of its own, against everybody "
-            "else; the client sees its data"
+            f"what each client sends in {whose} together is {private} for {whom}, against everybody else; the client "
+            "sees its data"
         )
+    if window is not None:
+        words += "; nothing is promised for all that a person does"
     return Spending(
         ledger=str(path) if shared else path.name,
         unit=guarantee.unit.value,
@@ -189,6 +217,7 @@ def promise(
         key=str(path.with_suffix(".pub")) if shared else "ledger.pub",
         part=part,
         holder=guarantee.holder.value,
+        within=seconds,
     )
 
 
@@ -244,10 +273,13 @@ def known_others(beside: Sequence[KnownRun], sharing: int = 0, named: int = _NAM
 def promised(ledgers: Iterable[Ledger]) -> str:
     """What a run may cost a user, for the list of runs."""
     found = [
-        f"epsilon {float(ledger.budget.epsilon):g} per {ledger.guarantee.unit}, {ledger.guarantee.trust} noise"
-        for ledger in ledgers
+        f"epsilon {float(ledger.budget.epsilon):g} {_per(ledger)}, {ledger.guarantee.trust} noise" for ledger in ledgers
     ]
     return " and ".join(found) or "without privacy"
+
+
+def _per(ledger: Ledger) -> str:
+    return f"per {ledger.guarantee.unit}" if ledger.window is None else f"for {ledger.window.words}"
 
 
 def refusal(beside: Sequence[KnownRun]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from math import sqrt
 
-from dp.events import Holder, Trust, Unit
+from dp.events import Holder, Trust
 from recsys.report.account import METRIC, Account, Spent
 from recsys.report.numbers import budget, delta, epsilon
 from recsys.report.words import CURIOUS, clients
-from recsys.sentences import POPULAR, WITHOUT_NOISE, feared
+from recsys.sentences import POPULAR, WITHOUT_NOISE, feared, protected
 from secagg.assumptions import Adversary
 
 HITS = "HR@10"
@@ -116,16 +116,16 @@ def _cost(account: Account) -> str:
 
 def _spent(account: Account, spent: Spent) -> str:
     given = spent.promise
-    unit = "interaction" if given.unit == Unit.EXAMPLE else given.unit
     whose = "all runs that share the ledger have cost" if spent.shared else "the run has cost"
-    own = {"silos": "the user's silo", "devices": "the user's device"}.get(clients(account), "the user's client")
+    one = "user" if given.within is None else "person"
+    holder = {"silos": "silo", "devices": "device"}.get(clients(account), "client")
     other = "other silo" if given.holder == Holder.SILO else "client"
     helped = {0: "", 1: f" and one {other} with it"}.get(given.colluders, f" and {given.colluders} {other}s with it")
-    whom = f"the server{helped}" if given.trust == Trust.DISTRIBUTED else f"everybody but {own}"
+    whom = f"the server{helped}" if given.trust == Trust.DISTRIBUTED else f"everybody but the {one}'s {holder}"
     if given.holder == Holder.SILO:
-        whom += " (the user's own silo sees its data)"
+        whom += f" (the {one}'s own silo sees its data)"
     of = f"{epsilon(spent.epsilon)} of {budget(given.epsilon)}, delta {delta(given.delta)}"
-    return f"{whose} each {unit} epsilon {of}, against {whom}"
+    return f"{whose} {protected(given.unit, given.within)} epsilon {of}, against {whom}"
 
 
 def _seen(account: Account) -> str:

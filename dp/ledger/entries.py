@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, by_coins, from_record, to_record
 from dp.filter import Kind, PrivacyCost
 from dp.secure_sum import SecureSum, check_text
+from dp.windows import LATEST
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.errors import BudgetError, DecodeError, UsageError
@@ -41,16 +42,16 @@ FIELDS: Mapping[str, Mark] = {
     name: mark
     for mark, names in {
         Mark.RECOMPUTED: """
-            number previous schema accountant orders units limits samples_limit release cost samples total total_samples
-            epsilon_before epsilon_after plan_digest survivors_digest missing honest variance_each variance_components
-            components_removed variance_held sampling seen_by""",
+            number previous schema accountant orders units limits samples_limit release time cost samples total
+            total_samples epsilon_before epsilon_after plan_digest survivors_digest missing honest variance_each
+            variance_components components_removed variance_held sampling seen_by""",
         Mark.SIGNED: """
             sum plan session round roster planned noise family variance dropouts colluders components dimension clip_l2
             scale rotated beta l2_squared l1 weight_bound users overlap rounding sampled ring_bits signers survivors
             cohort bitmap signatures key signature members""",
         Mark.ASSERTED: """
-            phase run elsewhere data turns arrivals names keys beacon size unit relation trust holder epsilon delta
-            slack kind order owner reason steps event count name""",
+            phase run elsewhere data turns arrivals names keys beacon size window length kept start every unit relation
+            trust holder epsilon delta slack kind order owner reason steps event count name""",
     }.items()
     for name in names.split()
 }
@@ -65,9 +66,13 @@ class Steps:
     event: Event
     count: int = 1
     samples: int = 0
+    time: int | None = None
+    """The second of the release, where the budget is for windows (``dp.windows``), and nowhere else."""
 
     def __post_init__(self) -> None:
         check_text(self.release)
+        if self.time is not None and not 0 <= self.time <= LATEST:
+            raise UsageError(f"a time is 0 to {LATEST} whole seconds")
         if not isinstance(self.event, Release | Selection):
             raise UsageError("steps are of a release, or of a selection among releases")
 
@@ -170,7 +175,8 @@ def from_facts(body: Mapping[str, Any]) -> Chargeable:
     if "steps" in body:
         steps = body["steps"]
         count, samples = as_declared(int, steps["count"]), as_declared(int, body["samples"])
-        return Steps(as_declared(str, body["release"]), from_record(steps["event"]), count, samples)
+        time = as_declared(int | None, body["time"])
+        return Steps(as_declared(str, body["release"]), from_record(steps["event"]), count, samples, time)
     return cast(SecureSum, picked(SecureSum, body["sum"]))
 
 

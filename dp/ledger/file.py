@@ -43,6 +43,8 @@ from dp.ledger.heads import SignedHead
 from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay, taken
 from dp.secure_sum import SecureSum
 from dp.turns import Turns
+from dp.window_filter import WindowFilter
+from dp.windows import Window
 from secagg.at_rest import Keyring, is_sealed, open_if_sealed
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
@@ -132,6 +134,7 @@ class Ledger:
         data: bytes = b"",
         turns: Turns | None = None,
         arrivals: Arrivals | None = None,
+        window: Window | None = None,
         shared: bool = False,
         keys: Keyring | None = None,
     ) -> Self:
@@ -139,9 +142,9 @@ class Ledger:
 
         ``elsewhere`` says what this budget does not cover, ``data`` whose data it is about (``data_mark``). With
         ``turns`` each client has the whole budget, and is charged for the sums whose turn it is; with ``arrivals`` for
-        those that name it. After a crash there is a whole ledger or none.
+        those that name it; with ``window`` each window has. After a crash there is a whole ledger or none.
         """
-        genesis = Genesis(run, elsewhere, guarantee, budget, key.public, data, turns, arrivals)
+        genesis = Genesis(run, elsewhere, guarantee, budget, key.public, data, turns, arrivals, window)
         path, state = Path(path), LedgerState(genesis)
         try:
             with creating(path) as draft, closing(_connected(draft, "rw")) as database, _errors():
@@ -225,6 +228,11 @@ class Ledger:
         return self._known.genesis.arrivals
 
     @property
+    def window(self) -> Window | None:
+        """What the unit is, if it is the events of one person within a window."""
+        return self._known.genesis.window
+
+    @property
     def shared(self) -> bool:
         """Whether others may write to it at the same time."""
         return self._shared
@@ -232,13 +240,30 @@ class Ledger:
     @property
     def epsilon(self) -> float:
         """What all that is committed or reserved comes to, at the budget's delta. Where each client is charged
-        for its own sums: for the client that it is most for."""
-        reached = self._state.filter.reached
-        return float("inf") if reached is None else reached / RESOLUTION
+        for its own sums: for the client that it is most for; of windows: for the one that it is most for, whenever
+        that was."""
+        return _shown(self._state.filter.reached)
+
+    def epsilon_at(self, time: int) -> float:
+        """What of it still counts at that second, where the budget is for windows. It is not before the latest
+        release."""
+        return _shown(self._windows.reached_at(time))
+
+    def room_at(self, cost: PrivacyCost, time: int) -> int:
+        """The first second, from ``time`` on, at which so much may be reserved, where the budget is for windows;
+        ``BudgetError`` if it is dearer than all of the budget."""
+        return self._windows.room_at(cost, time)
+
+    @property
+    def _windows(self) -> WindowFilter:
+        if not isinstance(found := self._state.filter, WindowFilter):
+            raise UsageError("this budget is not for windows: what is spent does not come back")
+        return found
 
     @property
     def spent(self) -> PrivacyCost:
-        """The cost of all that is committed. Where each client is charged for its own sums: the most of any."""
+        """The cost of all that is committed. Where each client is charged for its own sums: the most of any; of
+        windows: of what is charged to one with the latest release."""
         return self._state.filter.spent
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -288,7 +313,7 @@ class Ledger:
 
     def check_cost(self, cost: PrivacyCost) -> None:
         """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for; where each client is
-        charged for its own sums, for every one of them."""
+        charged for its own sums, for every one of them; of windows: at the time of the latest release."""
         self._check_sound()
         self._state.filter.reserve("what is asked for", cost)
 
@@ -308,8 +333,9 @@ class Ledger:
         name = name_of(what)
         self._append(lambda state: state.abort(name, reason) if name in state.records else None)
 
-    def charge(self, event: Event, count: int = 1, samples: int = 0) -> None:
-        """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call.
+    def charge(self, event: Event, count: int = 1, samples: int = 0, time: int | None = None) -> None:
+        """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call. ``time``:
+        where the budget is for windows.
 
         Under a budget for a schedule these are further steps of the one that is reserved, which costs nothing more;
         beyond its last step, and without a schedule, they are refused.
@@ -317,7 +343,7 @@ class Ledger:
         if self.budget.kind is Kind.SCHEDULE:
             self._append(lambda state: state.further(event, count))
             return
-        steps = Steps(f"steps/{os.urandom(16).hex()}", event, count, samples)
+        steps = Steps(f"steps/{os.urandom(16).hex()}", event, count, samples, time)
         self.reserve(steps)
         self.commit(steps)
 
@@ -379,6 +405,10 @@ class Ledger:
         if entry is not None:
             self._known.apply(entry)
         self._sound = True
+
+
+def _shown(reached: int | None) -> float:
+    return float("inf") if reached is None else reached / RESOLUTION
 
 
 def _reservation(state: LedgerState, what: Chargeable) -> PreparedEntry | None:

@@ -16,7 +16,7 @@ from dp.accountants.rdp import ORDERS
 from dp.accountants.schedule import covers
 from dp.arrivals import Arrivals
 from dp.client_filters import ClientFilters
-from dp.events import Event, Guarantee, Relation, Trust
+from dp.events import Event, Guarantee, Relation, Trust, Unit
 from dp.filter import RESOLUTION, Budget, Filter, Kind, PrivacyCost
 from dp.ledger.entries import (
     ACCOUNTANTS,
@@ -39,6 +39,8 @@ from dp.ledger.heads import SignedHead, note_text
 from dp.ledger.proofs import Tree
 from dp.secure_sum import SecureSum, check_text
 from dp.turns import Turns
+from dp.window_filter import WindowFilter
+from dp.windows import Window
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
@@ -48,7 +50,7 @@ Row: TypeAlias = tuple[bytes, bytes]
 """An entry as it is read: its body, and the owner's signature of the head, which is empty for all entries but the
 last."""
 
-_Filter: TypeAlias = Filter | ClientFilters
+_Filter: TypeAlias = Filter | ClientFilters | WindowFilter
 
 START = bytes(32)
 """What stands for the previous head in the first entry."""
@@ -79,6 +81,9 @@ class Genesis:
     arrivals: Arrivals | None = None
     """If sums are over whoever was ready: each client is charged for the sums that name it, and the budget is that of
     each."""
+    window: Window | None = None
+    """Under the unit ``user-window``, and no other: how long the events of a unit lie apart, and how long each is
+    kept. Each window has the whole budget."""
 
     def __post_init__(self) -> None:
         check_text(self.run)
@@ -92,6 +97,12 @@ class Genesis:
                 raise UsageError("what each client spends is counted as mu^2: where each is charged the kind is gdp")
             if (self.guarantee.relation, self.guarantee.trust) != (Relation.ZERO_OUT, Trust.DISTRIBUTED):
                 raise UsageError("who is charged for its own sums adds noise inside them, and adds zeros in its place")
+            if self.window is not None:
+                raise UsageError("a budget is that of each client, or of each window, and not of both")
+        if (self.window is None) == (self.guarantee.unit is Unit.USER_WINDOW):
+            raise UsageError("a budget for the events within a window says how long that is, and no other budget does")
+        if self.window is not None and self.budget.kind is not Kind.GDP:
+            raise UsageError("what is charged to a window is counted as mu^2: the kind is gdp")
 
     @property
     def of_each(self) -> Turns | Arrivals | None:
@@ -112,6 +123,7 @@ class Genesis:
                 "data": self.data.hex(),
                 "turns": None if self.turns is None else plain(self.turns),
                 "arrivals": None if self.arrivals is None else plain(self.arrivals),
+                "window": None if self.window is None else plain(self.window),
                 **asdict(self.guarantee),
                 "epsilon": str(self.budget.epsilon),
                 "delta": str(self.budget.delta),
@@ -162,8 +174,10 @@ class LedgerState:
 
     def __init__(self, genesis: Genesis) -> None:
         self.genesis = genesis
-        of_each, budget = genesis.of_each, genesis.budget
+        of_each, window, budget = genesis.of_each, genesis.window, genesis.budget
         self.filter: _Filter = Filter.of(budget) if of_each is None else ClientFilters.of(budget, of_each.names)
+        if window is not None:
+            self.filter = WindowFilter.of(budget, window)
         self.tree = Tree().with_leaf(genesis.body())
         self.heads = [self.tree.root]
         """The root over the first entry, over the first two, and so on."""
@@ -190,10 +204,12 @@ class LedgerState:
         what = worst(self.named(what))
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")
-        members = self._members(what)
+        members, time = self._members(what), self.time_of(what)
         cost = self.cost_of(what) if cost is None else cost
         if isinstance(self.filter, ClientFilters):
             after: _Filter = self.filter.reserve(name, cost, members)
+        elif isinstance(self.filter, WindowFilter):
+            after = self.filter.reserve(name, cost, time)
         else:
             after = self.filter.reserve(name, cost)
         return self._prepare("reserve", name, Record(what, None, cost), after)
@@ -235,6 +251,15 @@ class LedgerState:
             raise BudgetError(f"sum {what.round} is on record under another plan: whoever missed this turn has lost it")
         return members
 
+    def time_of(self, what: Chargeable) -> int | None:
+        """The second of a release, where the budget is for windows."""
+        window = self.genesis.window
+        if isinstance(what, SecureSum):
+            return None if window is None else window.charged_at(what)
+        if (what.time is None) != (window is None):
+            raise UsageError("steps say their time where the budget is for windows, and nowhere else")
+        return what.time
+
     def commit(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
         """The entry that says what happened, instead of what was reserved for it.
 
@@ -249,6 +274,8 @@ class LedgerState:
                 raise BudgetError(f"release {name} was reserved with other facts")
             if (of_each := self.genesis.of_each) is not None:
                 of_each.check_signers(what)
+        if self.time_of(what) != self.time_of(record.reserved):
+            raise BudgetError(f"release {name} was reserved for another time")
         cost = self.cost_of(what) if cost is None else cost
         return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
 
@@ -306,6 +333,7 @@ class LedgerState:
         }
         if record is not None:
             body |= {
+                "time": self.time_of(record.reserved),
                 "cost": record.cost.amounts,
                 "samples": record.cost.samples,
                 **facts(record.happened or record.reserved),
@@ -335,11 +363,13 @@ class LedgerState:
             marks = {name: as_declared(bytes, body[name], name) for name in ("owner", "data")}
             turns = as_declared(Turns | None, body["turns"], "turns")
             arrivals = as_declared(Arrivals | None, body["arrivals"], "arrivals")
+            window = as_declared(Window | None, body["window"], "window")
             genesis = Genesis(
                 guarantee=picked(Guarantee, body),
                 budget=picked(Budget, body),
                 turns=turns,
                 arrivals=arrivals,
+                window=window,
                 **texts,
                 **marks,
             )

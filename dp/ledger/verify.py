@@ -11,7 +11,8 @@ from dp.filter import Kind, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, from_facts, parse, survivors_digest, unsigned
 from dp.ledger.state import LedgerState, Row, replay
 from dp.secure_sum import SecureSum
-from dp.verify_ledger import Book, Sum
+from dp.verify_ledger import Book, Sum, Window
+from dp.window_filter import WindowFilter
 from secagg.crypto import labels
 from secagg.crypto.keys import verify as verify_signature
 from secagg.errors import MissingExtraError, PeerError, SecAggError
@@ -96,7 +97,16 @@ def book(state: LedgerState) -> Book:
         head=state.head.hex(),
         turns=None if (turns := genesis.turns) is None else (turns.size, len(turns.names)),
         arrivals=None if (arrivals := genesis.arrivals) is None else (arrivals.size, len(arrivals.names)),
+        window=_window(state),
     )
+
+
+def _window(state: LedgerState) -> Window | None:
+    if (window := state.genesis.window) is None or not isinstance(spent := state.filter, WindowFilter):
+        return None
+    free = [one.time + window.span for one in spent.recent if any(one.cost.amounts)]
+    reached = spent.reached_at(spent.latest) or 0
+    return Window(window.length, window.kept, spent.latest, reached, (*free[:1], *free[-1:]))
 
 
 def compare(ledger: LedgerState, other: LedgerState) -> int:

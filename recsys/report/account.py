@@ -68,8 +68,10 @@ class Spent:
         planned = plans[0].clients if alike else None
         overlap = min((plan.encoding.overlap for plan in plans), default=1)
         sampled = min((plan.encoding.sampled for plan in plans), default=Fraction(1))
-        guarantee, budget, turns = genesis.guarantee, genesis.budget, genesis.turns
-        promised = promise(path, shared, guarantee, budget, noise, planned, overlap, turns=turns, sampled=sampled)
+        guarantee, budget, turns, window = genesis.guarantee, genesis.budget, genesis.turns, genesis.window
+        promised = promise(
+            path, shared, guarantee, budget, noise, planned, overlap, turns=turns, window=window, sampled=sampled
+        )
         return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 
     @property

@@ -8,12 +8,15 @@ from typing import Any
 
 from dp.filter import RESOLUTION
 from dp.ledger.file import FILE
+from dp.ledger.verify import book
+from dp.verify_ledger import counting
 from recsys.report import numbers
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Group, Html, facts, join, table, tag
 from recsys.report.verdict import likelihood
 from recsys.report.words import promise
 from recsys.run_record import Round
+from recsys.sentences import protected
 
 _ENTRIES = 200
 """Of a ledger, shown at most."""
@@ -80,12 +83,13 @@ def results(account: Account) -> Html:
 
 def ledger(spent: Spent) -> Html:
     """What one budget was spent on, and how to check that."""
-    given, entries = spent.promise, spent.entries
+    given, entries, window = spent.promise, spent.entries, book(spent.state).window
     pairs = facts(
         [
             ("spent", f"epsilon {numbers.epsilon(spent.epsilon)} of {numbers.budget(given.epsilon)}"),
+            *([] if window is None else [("counted", counting(window))]),
             ("delta", numbers.delta(given.delta)),
-            ("unit", given.unit),
+            ("unit", given.unit if given.within is None else protected(given.unit, given.within)),
             ("relation", given.relation),
             ("noise", given.trust),
             ("charged elsewhere, or not at all", spent.state.genesis.elsewhere),

@@ -19,13 +19,17 @@ from recsys.report.numbers import count, delta, metric, plain
 from recsys.report.terms import linked
 from recsys.report.words import sentence
 from recsys.run_record import Quality
-from recsys.sentences import POPULAR, feared, share_of
+from recsys.sentences import POPULAR, feared, protected, share_of
 from secagg.assumptions import Adversary
 
 QUESTION = {
     "add-or-remove": "whether one {} was there or not",
     "replace-one": "which of two possible {}s was there",
     "zero-out": "whether what one {} contributed was there, or zeros",
+}
+OF_WINDOWS = {
+    "replace-one": "which of two possible sets of events it was",
+    "zero-out": "whether what the person contributed to sums which may hold one of these events was there, or zeros",
 }
 UNITS = {"example": "interaction"}
 SERVERS = {
@@ -71,20 +75,24 @@ def promised(account: Account) -> list[Html]:
 
 def promise(spent: Spent) -> str:
     given = spent.promise
-    return f"To each {UNITS.get(given.unit, given.unit)}, with {given.trust} noise: {given.words}."
+    return f"To {protected(given.unit, given.within)}, with {given.trust} noise: {given.words}."
 
 
 def spending(spent: Spent) -> str:
     """What has been spent of it, and what that number means."""
     given = spent.promise
     unit = UNITS.get(given.unit, given.unit)
+    whom, question = f"a {unit}", QUESTION[given.relation].format(unit)
+    if given.within is not None:
+        whom, question = protected(given.unit, given.within), OF_WINDOWS[given.relation]
     if spent.epsilon > _LARGEST:
-        return f"What has been spent has no bound: nothing is promised to a {unit} any more."
+        return f"What has been spent has no bound: nothing is promised to {whom} any more."
     whose = "by all runs that share the ledger" if spent.shared else "so far"
+    whose += "" if given.within is None else ", at the most that any such events are charged"
     return (
         f"Spent {whose}: epsilon {upwards(Fraction(spent.epsilon), 4)} at delta {delta(given.delta)}. e^epsilon is "
         f"{likelihood(spent.epsilon)}: who sees all that is charged, knows everything else, and has even odds on "
-        f"{QUESTION[given.relation].format(unit)}, will be right with a probability of at most "
+        f"{question}, will be right with a probability of at most "
         f"{certainty(spent.epsilon)} (50.00% is a coin), but for a failure of probability {delta(given.delta)}."
     )
 

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dp.filter import Kind
+from dp.verify_ledger import RELATION_OF_WINDOWS
 from protocols.parameters import PACKAGES, rules_of
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Html, join, tag
 from recsys.report.numbers import count, delta, epsilon, metric, plain
 from recsys.run_record import Run
+from recsys.sentences import protected
 from secagg.assumptions import Adversary
 
 NOISE = {
@@ -103,6 +105,8 @@ def promise(spent: Spent) -> str:
     """One guarantee, word by word."""
     given = spent.promise
     neighbours = NEIGHBOURS[given.relation].format(given.unit)
+    if given.within is not None:
+        neighbours = f"{protected(given.unit, given.within)}, with {RELATION_OF_WINDOWS[given.relation]}"
     said = (
         f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that this ledger charges "
         "and knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
@@ -229,7 +233,8 @@ def _inside(account: Account, *, of_a_client: bool = False) -> str:
             parts.append("Noise in every sum, but a client knows its own share of it: no epsilon is claimed here.")
             continue
         where = "every sum" if given.trust == "distributed" else "every update"
-        parts.append(f"Noise in {where}: epsilon {epsilon(spent.epsilon)} per {given.unit}.")
+        whom = f"per {given.unit}" if given.within is None else f"for {protected(given.unit, given.within)}"
+        parts.append(f"Noise in {where}: epsilon {epsilon(spent.epsilon)} {whom}.")
         if given.trust == "distributed":
             parts.append(_colluders(given.colluders))
     return " ".join(parts) or "Nothing else: the sums are exact."

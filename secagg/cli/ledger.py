@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +14,12 @@ from dp.arrivals import Arrivals
 from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
-from dp.ledger.state import LedgerState, replay
+from dp.ledger.state import LedgerState, Row, replay
 from dp.ledger.verify import book, compare, copies, verify
 from dp.secure_sum import SecureSum
 from dp.turns import Turns
 from dp.verify_ledger import FAILED, Given, beside, columns, statement
+from dp.window_filter import WindowFilter
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.cli.exit_codes import CONSISTENT_ONLY
@@ -38,17 +39,30 @@ RunDir = Annotated[Path, typer.Argument(help=f"A run's directory with its {FILE}
 def show(run_dir: RunDir, keyring: KeyringFile = None, as_json: Json = False) -> None:
     """The entries, and on whose word each field stands. Whether they are true, ``verify`` says."""
     rows = read(_file(run_dir), keys_of(keyring))
-    run = replay(rows).genesis.run
+    genesis = replay(rows).genesis
     entries = [parse(body) for body, _signature in rows]
-    table = Table("entry", "phase", "round", "survivors", "epsilon", title=line(run))
-    for entry in entries[1:]:
+    counts = ["second", "counts"] if genesis.window is not None else []
+    table = Table("entry", "phase", "round", "survivors", "epsilon", *counts, title=line(genesis.run))
+    for entry, then in zip(entries[1:], _counting(rows), strict=True):
         happened = entry.get("sum", {})
         survivors = f"{happened['survivors']} of {happened['planned']}" if happened else ""
         reached = _epsilon(entry["epsilon_after"])
         where = f"{happened['round']} of {happened['session'][:8]}" if happened else entry["release"][:30]
-        row(table, str(entry["number"]), entry["phase"], str(where), survivors, f"{reached:.4g}")
+        row(table, str(entry["number"]), entry["phase"], str(where), survivors, f"{reached:.4g}", *then)
     marks = {mark.value: ", ".join(name for name, other in FIELDS.items() if other is mark) for mark in FIELDS.values()}
     emit(as_json, {"entries": entries, "fields": FIELDS}, Group(table, "", facts(marks)))
+
+
+def _counting(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """Where the budget is for windows: after each entry the time of the latest release, and the epsilon of what is
+    charged to one window with it."""
+    state = LedgerState.begun_by(rows[0][0])
+    for body, _signature in rows[1:]:
+        state.read(body)
+        if isinstance(spent := state.filter, WindowFilter):
+            yield [str(spent.latest), f"{_epsilon(spent.reached_at(spent.latest)):.4g}"]
+        else:
+            yield []
 
 
 @app.command()
@@ -107,7 +121,8 @@ def check(
         copy=copy,
         common=common,
     )
-    said, budget = statement(book(state), given), state.genesis.budget
+    amounts, budget = book(state), state.genesis.budget
+    said, window = statement(amounts, given), amounts.window
     if as_json:
         figures = {
             "verdict": given.verdict,
@@ -118,6 +133,9 @@ def check(
             "delta": float(budget.delta),
             "statement": said,
         }
+        if window is not None:
+            counts = {"second": window.latest, "epsilon": _epsilon(window.reached), "free": window.free}
+            figures["window"] = {"length": window.length, "kept": window.kept, "counts": counts}
         emit(as_json, figures, "")
     else:
         for text in columns(said):

@@ -21,6 +21,7 @@ from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from dp.turns import Turns, roster_of
+from dp.windows import Window
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 from secagg.errors import PeerError
@@ -99,12 +100,17 @@ TURNS = Turns(NAMES, tuple(signer(int(name.removeprefix("client-"))).public for 
 """Fifteen clients, of whom ten are in a sum: each is in two of three."""
 
 
+def plan_of(number: int, roster: bytes, session: bytes = bytes(16)) -> dict[str, bytes]:
+    """The bytes of a plan, which begin as those of plans do, and their digest."""
+    plan = (4).to_bytes(4, "big") + b"some" + session + number.to_bytes(4, "big") + roster + b" and more"
+    return {"plan": plan, "plan_digest": digest(labels.PLAN, plan)}
+
+
 def turn(number: int = 0, session: bytes = bytes(16), turns: Turns = TURNS, **more: Any) -> SecureSum:
     """A sum as it is planned over those whose turn it is. The plan begins as plans do."""
     roster = turns.roster(number)
-    plan = (4).to_bytes(4, "big") + b"some" + session + number.to_bytes(4, "big") + roster + b" and more"
     facts = planned(number, EXACTLY, session, planned=turns.size, survivors=turns.size)
-    return replace(facts, plan=plan, plan_digest=digest(labels.PLAN, plan), roster=roster, **more)
+    return replace(facts, **plan_of(number, roster, session), roster=roster, **more)
 
 
 def turn_happened(number: int = 0, facts: SecureSum | None = None, signers: int = 2, turns: Turns = TURNS) -> SecureSum:
@@ -137,6 +143,22 @@ def arrival_happened(facts: SecureSum, signers: int = 2) -> SecureSum:
     bitmap = ((1 << facts.planned) - 1).to_bytes(-(-facts.planned // 8), "little")
     facts = replace(facts, cohort=digest(b"cohort", facts.round.to_bytes(4, "big")), bitmap=bitmap)
     return signed(facts, [int(name.removeprefix("client-")) for name in facts.members][:signers])
+
+
+WEEKLY = Guarantee(Unit.USER_WINDOW, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+WINDOW = Window(length=7 * 86_400, kept=86_400, start=1_000_000, every=4 * 86_400)
+"""Of sums four days apart, two in a row have events of one window in them."""
+
+
+def dated(number: int = 0, session: bytes = bytes(16), **more: Any) -> SecureSum:
+    """A sum as it is planned, whose number is in its plan."""
+    return planned(number, GAUSSIANS, session, **{**plan_of(number, bytes(32), session), **more})
+
+
+def dated_happened(number: int = 0, gone: Iterable[int] = (), session: bytes = bytes(16), **more: Any) -> SecureSum:
+    """The same when the survivors have signed."""
+    more = {**plan_of(number, bytes(32), session), **more}
+    return happened(number, gone, signers=2, noise=GAUSSIANS, session=session, **more)
 
 
 def step(z: str = "1", rate: str = "1/100") -> Release:

@@ -17,6 +17,7 @@ from dp.ledger.file import read
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from dp.turns import Turns
+from dp.windows import Window
 from protocols.client import Client
 from protocols.journal import MemoryJournal
 from protocols.plan import RoundPlan
@@ -26,13 +27,14 @@ from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey
 
 SUMS = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+GAUSSIANS = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**6), dropouts=2, colluders=1, components=1)
 LOCAL = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
 
 
 def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> list[dict[str, Any]]:
-    """A ledger of secure sums, one committed, one aborted and one reserved; one of local training; and one of clients
-    that take turns, all but the last in each sum, with one that is committed and one that is reserved; and the same of
-    clients that come when they are ready."""
+    """A ledger of secure sums, one committed, one aborted and one reserved; one of local training; one of clients that
+    take turns, all but the last in each sum, with one that is committed and one that is reserved; and the same of
+    clients that come when they are ready, and of windows."""
     step = Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 100)), LOCAL)
     with tempfile.TemporaryDirectory() as folder:
         sums = Ledger.create(
@@ -59,20 +61,19 @@ def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> lis
         )
         local.reserve(Steps("training", step, 100))
         local.commit(Steps("training", step, 100))
-        of_each = (_turns(folder, plan, identities, key), _arrivals(folder, plan, identities, key))
-        return [_exported(ledger) for ledger in (sums, local, *of_each)]
+        others = (make(folder, plan, identities, key) for make in (_turns, _arrivals, _windows))
+        return [_exported(ledger) for ledger in (sums, local, *others)]
 
 
 def _turns(folder: str, plan: RoundPlan, identities: list[Identity], key: SigningKey) -> Ledger:
     everybody = Roster.of(everybody_of(identities))
     turns = Turns(everybody.names, everybody.keys, b"thrown dice", len(identities))
-    noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**6), dropouts=2, colluders=1, components=1)
     budget = Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9), kind=Kind.GDP)
     ledger = Ledger.create(f"{folder}/turns.db", key, budget, SUMS, run="vectors", elsewhere="nothing", turns=turns)
     mine = {one.name: one for one in everybody_of(identities)}
     for number in range(2):
         members = turns.members(number)
-        planned = replace(plan, noise=noise, round=number, roster=turns.roster(number))
+        planned = replace(plan, noise=GAUSSIANS, round=number, roster=turns.roster(number))
         ledger.reserve(planned.secure_sum(planned.clients))
         if number == 0:
             ledger.commit(_signed(planned, [mine[name] for name in members]))
@@ -93,6 +94,20 @@ def _arrivals(folder: str, plan: RoundPlan, identities: list[Identity], key: Sig
         if number == 0:
             mine = [one for one in everybody_of(identities) if one.name != gone]
             ledger.commit(replace(_signed(planned, mine), members=members.names))
+    return ledger
+
+
+def _windows(folder: str, plan: RoundPlan, identities: list[Identity], key: SigningKey) -> Ledger:
+    guarantee = replace(SUMS, unit=Unit.USER_WINDOW)
+    window = Window(length=7 * 86_400, kept=86_400, start=1_000_000, every=3600)
+    budget = Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9), kind=Kind.GDP)
+    path = f"{folder}/windows.db"
+    ledger = Ledger.create(path, key, budget, guarantee, run="vectors", elsewhere="nothing", window=window)
+    first = replace(plan, noise=GAUSSIANS)
+    for planned in (first, first.next_round()):
+        ledger.reserve(planned.secure_sum(planned.clients))
+        if planned is first:
+            ledger.commit(_signed(planned, identities))
     return ledger
 
 

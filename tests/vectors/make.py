@@ -6,7 +6,8 @@ noise.json     what clients draw from given seeds: each family, what is to keep 
                and sums with noise of whole rounds, whose clients draw from their secrets
 round-*.json   a whole round: every frame in order, tampered frames that must bounce off before it, and the sum
                (of threshold_ckks, whose frames are long, only their digests)
-ledger.json    ledgers of sums, of local training, of turns and of arrivals, as ``secagg ledger export`` prints them
+ledger.json    ledgers of sums, of local training, of turns, of arrivals and of windows, as ``secagg ledger export``
+               prints them
 journal.json   what a client has in its journal after a round
 formats.json   digests of all that under the number of its format (``tests.vectors.pins``)
 

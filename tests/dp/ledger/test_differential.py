@@ -45,6 +45,8 @@ from tests.scenes import ledger as scene
 from tests.scenes.ledger import (
     EXAMPLE,
     PLANNED,
+    dated,
+    dated_happened,
     ended,
     happened,
     new,
@@ -95,6 +97,26 @@ def of_arrivals(path: Path) -> list[Row]:
     return read(path)
 
 
+def of_windows(path: Path) -> list[Row]:
+    ledger = new(path, budget=EXACT, guarantee=scene.WEEKLY, window=scene.WINDOW)
+    for number in range(3):
+        ledger.reserve(dated(number))
+        ledger.commit(dated_happened(number))
+    ledger.reserve(dated(3))
+    ledger.abort(dated(3), "too few")
+    ledger.close()
+    return read(path)
+
+
+def of_timed_steps(path: Path) -> list[Row]:
+    guarantee = replace(scene.WEEKLY, trust=Trust.CENTRAL)
+    ledger = new(path, budget=EXACT, guarantee=guarantee, window=scene.WINDOW)
+    for time in (5, 7):
+        ledger.charge(replace(GAUSSIANS, guarantee=guarantee), 2, 1600, time=time)
+    ledger.close()
+    return read(path)
+
+
 def steps(path: Path, event: Any, budget: Budget = ROOMY, samples: int = 3) -> list[Row]:
     ledger = new(path, budget=budget, guarantee=event.guarantee)
     ledger.charge(event, 2, samples)
@@ -124,6 +146,8 @@ KINDS: dict[str, Any] = {
     "gdp": lambda path: sums(path, scene.GAUSSIANS, budget=EXACT),
     "turns": lambda path: of_turns(path),
     "arrivals": lambda path: of_arrivals(path),
+    "windows": lambda path: of_windows(path),
+    "windows of steps": lambda path: of_timed_steps(path),
     "gdp steps": lambda path: steps(path, GAUSSIANS, budget=EXACT, samples=1600),
     "laplace": lambda path: steps(path, LAPLACE),
     "skellam steps": lambda path: steps(path, SKELLAM),
@@ -169,7 +193,19 @@ OTHERS: list[Any] = [
     ),
     *("", "x", "0", "1", "-1", "1/0", "2/4", "1/1", "007", "1e9", "0x10", "\u0661", "1_0", "a" * 1001, "9" * 5000),
     *("silo", "device", "nearest"),
-    *("user", "example", "local", "central", "distributed", "zero-out", "Everyone", "server", "nobody", "commit"),
+    *(
+        "user",
+        "user-window",
+        "example",
+        "local",
+        "central",
+        "distributed",
+        "zero-out",
+        "Everyone",
+        "server",
+        "nobody",
+        "commit",
+    ),
     *("1/3", "1000000000000000000000000", "00", "ab" * 16, "ab" * 32),
 ]
 
@@ -248,6 +284,10 @@ MEANT: dict[str, Any] = {
     "roster": lambda v: type(v) is str and len(bytes.fromhex(v)) == 32 and v == v.lower(),
     **dict.fromkeys(("turns", "arrivals"), lambda v: v is None),  # as long as there is no sum, like these
     "members": lambda v: v == [],  # but in a ledger of arrivals, where others are of another roster
+    "window": lambda v: False,
+    **dict.fromkeys(("length", "kept", "every"), lambda v: type(v) is int and 1 <= v <= 1 << 40),
+    "start": lambda v: type(v) is int and 0 <= v <= 1 << 40,
+    "time": lambda v: type(v) is int and 5 <= v <= 1 << 73,
     "names": lambda v: (type(v) is list and v == sorted({*v})) or (type(v) is str and 0 < len(v) <= 1000),
     "keys": lambda v: (type(v) is list and len({*v}) == len(v)) or (type(v) is str and len(bytes.fromhex(v)) == 32),
     "beacon": lambda v: type(v) is str and 0 < len(bytes.fromhex(v)) <= 64,

@@ -18,7 +18,7 @@ from dp.ledger.entries import FIELDS, Mark, canonical, parse
 from dp.ledger.file import read
 from secagg.errors import DecodeError
 from secagg.foreign import as_declared
-from tests.scenes.ledger import ARRIVALS, EXAMPLE, TURNS, filled, new, step
+from tests.scenes.ledger import ARRIVALS, EXAMPLE, TURNS, WEEKLY, WINDOW, filled, new, step
 
 DOCS = Path(__file__).parents[3] / "docs" / "ledger.md"
 
@@ -40,11 +40,13 @@ def test_every_field_has_a_mark(tmp_path: Path) -> None:
     local = new(tmp_path / "steps.db", guarantee=EXAMPLE, budget=budget)
     local.reserve(Steps("one", step()))
     local.close()
-    new(tmp_path / "turns.db", budget=replace(budget, order=0, kind=Kind.GDP), turns=TURNS).close()
-    new(tmp_path / "arrivals.db", budget=replace(budget, order=0, kind=Kind.GDP), arrivals=ARRIVALS).close()
+    exact = replace(budget, order=0, kind=Kind.GDP)
+    new(tmp_path / "turns.db", budget=exact, turns=TURNS).close()
+    new(tmp_path / "arrivals.db", budget=exact, arrivals=ARRIVALS).close()
+    new(tmp_path / "windows.db", budget=exact, guarantee=WEEKLY, window=WINDOW).close()
     found = {
         name
-        for file in ("sums.db", "steps.db", "turns.db", "arrivals.db")
+        for file in ("sums.db", "steps.db", "turns.db", "arrivals.db", "windows.db")
         for body, _ in read(tmp_path / file)
         for name in names(parse(body))
     }
