@@ -48,7 +48,7 @@ class Source(StrEnum):
     MOVIELENS = "movielens"
     """a folder with one of MovieLens' data sets, unpacked"""
     TABLE = "table"
-    """one CSV or Parquet file"""
+    """one CSV, Parquet or Arrow file, or a folder of files of Parquet or Arrow, which are read in batches"""
     SPLIT = "split"
     """three such files: train, valid and test"""
 

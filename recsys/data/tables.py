@@ -1,4 +1,4 @@
-"""The user's own tables, CSV or Parquet: which column is what, the caller says.
+"""The user's own tables, CSV, Parquet or Arrow (``recsys.data.arrow``): which column is what, the caller says.
 
     user, item   any text or whole number; it is the id
     time         optional; whole numbers in any unit, or dates and times as ISO 8601 writes them (kept as microseconds
@@ -19,23 +19,17 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data import arrow
 from recsys.data.items import DESCRIBED, LATEST_YEAR, Items
 from recsys.data.loaded import LARGEST, BadRow, Columns, LeftOut, Loaded, finish
 from secagg.errors import UsageError
-from secagg.extras import needing
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PARQUET_ROWS = 1 << 16
-_ROWS_A_BYTE = 8
-"""No column of items is packed more tightly; one value repeated a billion times is."""
 _Row: TypeAlias = tuple[int, Sequence[Any] | str]
 """Line number, and the cells of the wanted columns or what is wrong with the line as a whole."""
 
@@ -50,7 +44,8 @@ def load(
     separator: str = ",",
     listed: Items | None = None,
 ) -> Loaded:
-    """Events of a file called ``*.parquet``, or of a text file whose first line names the columns.
+    """Events of a file or folder of Parquet or Arrow, or of a text file whose first line names the columns. What it
+    takes of memory are 28 bytes for each event, whatever else is in the file.
 
     ``listed`` are all items there are; without it they are those that occur.
 
@@ -73,8 +68,8 @@ def load(
             continue
         rest = list(cells)
         try:
-            number = users.of(_identifier("user", rest.pop(0)))
-            name = _identifier("item", rest.pop(0))
+            number = users.of(identifier("user", rest.pop(0)))
+            name = identifier("item", rest.pop(0))
             moment = clock.read(number, rest.pop(0)) if time else 0
             value = _number(rest.pop(0)) if rating else 1.0
         except ValueError as error:
@@ -115,7 +110,7 @@ def items(path: str | Path, *, item: str = "item", separator: str = ",") -> Item
         if isinstance(cells, str):
             raise UsageError(f"{path}, line {line}: {cells}")
         try:
-            name = _identifier("item", cells[0])
+            name = identifier("item", cells[0])
             title, kinds, year, text = map(_description, DESCRIBED, cells[1:])
             years.append(_year(year))
         except ValueError as error:
@@ -145,7 +140,7 @@ def mapping(path: str | Path, *, user: str = "user", silo: str = "silo", separat
         if isinstance(cells, str):
             raise UsageError(f"{path}, line {line}: {cells}")
         try:
-            name, home = _identifier(user, cells[0]), _identifier(silo, cells[1])
+            name, home = identifier(user, cells[0]), identifier(silo, cells[1])
         except ValueError as error:
             raise UsageError(f"{path}, line {line}: {error}") from None
         if found.setdefault(name, home) != home:
@@ -193,7 +188,7 @@ def moment_of(cell: object) -> tuple[int, bool]:
         if not isinstance(moment, datetime):
             moment = datetime(moment.year, moment.month, moment.day)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return (moment - _EPOCH) // timedelta(microseconds=1), True
+        return (moment - arrow.EPOCH) // timedelta(microseconds=1), True
     if isinstance(moment, int | float) and abs(moment) < LARGEST and moment == int(moment):
         return int(moment), False
     raise ValueError("time is empty" if cell is None else f"time {str(cell)[:40]!r} is not a whole number")
@@ -210,7 +205,8 @@ def _from_text(text: str) -> float | datetime:
         raise ValueError(f"time {text[:40]!r} is neither a number nor a date") from None
 
 
-def _identifier(name: str, cell: object) -> str:
+def identifier(name: str, cell: object) -> str:
+    """What a cell calls a user or an item. ``ValueError`` says what is wrong with it; ``name`` is the column's."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise ValueError(f"{name} is empty")
     text = _text_of(name, cell)
@@ -253,8 +249,8 @@ def _year(text: str) -> int:
 def _rows(path: Path, names: list[str], separator: str, optional: Sequence[str] = ()) -> Iterator[_Row]:
     """Cells of the columns ``names``, and then of the ``optional`` ones: nothing where the table lacks them."""
     try:
-        if path.suffix == ".parquet":
-            yield from _parquet(path, names, optional)
+        if arrow.is_arrow(path):
+            yield from _batches(path, names, optional)
         else:
             yield from _text(path, names, separator, optional)
     except OSError as error:
@@ -265,8 +261,8 @@ def _text(path: Path, names: list[str], separator: str, optional: Sequence[str])
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=separator, strict=True)
         header = next(reader, [])
-        places = [_place(path, header, name) for name in names]
-        others = [_place(path, header, name) if name in header else None for name in optional]
+        places = [arrow.place(path, header, name) for name in names]
+        others = [arrow.place(path, header, name) if name in header else None for name in optional]
         while True:
             line = reader.line_num + 1
             try:
@@ -284,70 +280,9 @@ def _text(path: Path, names: list[str], separator: str, optional: Sequence[str])
                 yield line, f"{len(cells)} fields, not {len(header)}" if cells else "an empty line"
 
 
-def _parquet(path: Path, names: list[str], optional: Sequence[str]) -> Iterator[_Row]:
-    with needing("recsys", "reading Parquet"):
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-
-    try:
-        with path.open("rb") as stream, ParquetFile(stream) as file:
-            there = file.schema_arrow.names
-            wanted = [*names, *(name for name in optional if name in there)]
-            for name in wanted:
-                _place(path, there, name)
-            if file.metadata.num_rows > _ROWS_A_BYTE * path.stat().st_size:
-                raise UsageError(f"{path} cannot be read: it speaks of more rows than fit into its bytes")
-            line = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(wanted))):
-                nothing = [None] * batch.num_rows
-                read = [_cells(batch.column(name)) if name in wanted else nothing for name in (*names, *optional)]
-                for cells in zip(*read, strict=True):
-                    yield (line := line + 1), cells
-    except ArrowException as error:
-        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-
-
-def _cells(column: Any) -> list[Any]:
-    """Python's times know microseconds and no less, and the years 1 to 9999; Arrow's text need not be UTF-8."""
-    from pyarrow import ArrowInvalid, int64, types
-
-    if types.is_timestamp(column.type):  # since 1970 in UTC, whatever zone it is to be shown in
-        unit = _UNITS[column.type.unit]
-        return [None if count is None else _moment(count * unit) for count in column.cast(int64()).to_pylist()]
-    try:
-        cells: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError, ArrowInvalid):
-        return [_cell(scalar) for scalar in column]
-    return cells
-
-
-_SHOWN = 200
-"""Characters of a header in an error's line."""
-
-_UNITS = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 10**3)}
-
-
-def _moment(microseconds: Fraction) -> Any:
-    try:
-        return _EPOCH + timedelta(microseconds=floor(microseconds))
-    except OverflowError:
-        return _Unreadable()
-
-
-def _cell(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError):
-        return _Unreadable()
-
-
-class _Unreadable:
-    def __str__(self) -> str:
-        return "that Python has no value for"
-
-
-def _place(path: Path, header: Sequence[str], name: str) -> int:
-    if list(header).count(name) != 1:
-        columns = ", ".join(header[:20])[:_SHOWN] or "none"
-        raise UsageError(f"{path} has {'no' if name not in header else 'more than one'} column {name} among: {columns}")
-    return list(header).index(name)
+def _batches(path: Path, names: list[str], optional: Sequence[str]) -> Iterator[_Row]:
+    line = 0
+    for file in arrow.files(path):
+        for batch in arrow.rows(file, names, optional):
+            for cells in batch:
+                yield (line := line + 1), cells

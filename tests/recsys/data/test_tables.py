@@ -238,8 +238,9 @@ def test_what_is_no_table_is_one_line(tmp_path: Path) -> None:
         tables.load(tmp_path / "events.parquet")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+def test_a_folder_without_tables_is_no_table(tmp_path: Path) -> None:
+    table(tmp_path, "user,item\na,x\n")
+    with pytest.raises(UsageError, match=r"has no file called \*\.parquet, \*\.arrow, \*\.feather"):
         tables.load(tmp_path)
 
 
