@@ -35,6 +35,7 @@ EXTRAS = {
     "litert": ("ai_edge_litert", "onnx"),
     "flower": ("flwr", "ray"),
     "nvflare": ("nvflare",),
+    "stream": ("confluent_kafka",),
     "peers": ("flwr", "matplotlib", "numba", "tenseal"),
 }
 """extra -> the modules it brings that are imported here. The first that brings a module is the one to ask for."""

@@ -102,6 +102,23 @@ contents = {{name: folder.content(data) for name, data in files.items()}}
 digest = folder.write(Path("lite"), files, folder.Manifest("ItemPop", 3, "float32", "", contents))
 Path("digest").write_text(digest)
 """
+STREAM = f"""
+import subprocess, sys
+from confluent_kafka import Producer
+from recsys.stream.kafka import KafkaTopic
+cluster = {str(ROOT / "examples" / "stream-kafka" / "cluster.py")!r}
+with subprocess.Popen([sys.executable, cluster], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    servers = process.stdout.readline().strip()
+    producer = Producer({{"bootstrap.servers": servers}})
+    producer.produce("events", "an event")
+    assert producer.flush(30) == 0
+    topic = KafkaTopic(servers, "events", {{}})
+    while not (read := topic.read(1)):
+        pass
+    topic.close()
+    process.stdin.close()
+print("read from a cluster:", read[0].data)
+"""
 NODES = "num-supernodes=5 client-resources-num-cpus=1"
 
 Words = list[str]
@@ -156,6 +173,7 @@ SMOKES: dict[str, list[Words]] = {
         ["flwr", "run", str(ROOT / "examples" / "flower"), "--stream", "--federation-config", NODES],
     ],
     "nvflare": [["sh", "-c", f"cp {ROOT}/examples/nvflare/*.py . && python job.py"]],
+    "stream": [python(STREAM)],
     "peers": [
         [
             "secagg",

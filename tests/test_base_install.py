@@ -14,8 +14,9 @@ from secagg.extras import hint
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {
-    "ai_edge_litert", "dp_accounting", "flwr", "matplotlib", "numba", "nvflare", "onnx", "onnxruntime", "opacus",
-    "pandas", "peft", "ray", "safetensors", "scipy", "tenseal", "tokenizers", "torch", "transformers", "usearch",
+    "ai_edge_litert", "confluent_kafka", "dp_accounting", "flwr", "matplotlib", "numba", "nvflare", "onnx",
+    "onnxruntime", "opacus", "pandas", "peft", "ray", "safetensors", "scipy", "tenseal", "tokenizers", "torch",
+    "transformers", "usearch",
 }  # fmt: skip
 
 WITHOUT = """

@@ -1,0 +1,138 @@
+"""From a source into the journal: events are read strictly, refused by rules that name no one, and capped.
+
+Of what is read, in this order,
+
+    unreadable         is what is no event
+    of no known item   what the catalogue does not list
+    too late           what was so long ago that it could be in no sum (``Limits.replay``)
+    too far ahead      what says a moment too far in the future (``Limits.ahead``). Less than that is one of now
+    repeated           what its user took already, as far as the journal remembers: a producer that tries again
+    over the cap       what its user has no room for (``recsys.stream.caps``)
+
+is refused and counted. A message that was taken in is known by its place in its part, so one that a source says again
+is not taken in again.
+
+The clock is an argument, and no event's doing: events of a user who lies about time are refused, or are of now. Where a
+recorded stream is read (``until``), a part is read up to the first event that is later than the moment. That one stays
+in the source. Whoever writes such a record says what is read by when: the pace of reading is taken as public.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from recsys.stream.caps import Capped
+from recsys.stream.events import Message, Position, Source, parse
+from recsys.stream.journal import Limits, StreamJournal, Taken
+from secagg.errors import DecodeError
+
+BATCH = 10000
+"""So many messages are taken in by one transaction, at the most."""
+
+UNREADABLE, UNKNOWN, LATE, AHEAD = "unreadable", "of no known item", "too late", "too far ahead"
+REPEATED, OVER, AGAIN = "repeated", "over the cap", "read before"
+
+
+@dataclass(slots=True)
+class _User:
+    capped: Capped
+    taken: dict[int, int] = field(default_factory=dict)
+    """item -> when it was taken last"""
+
+
+class Intake:
+    """``items``: the number of each item of the catalogue. ``client_of``: the number of the client that has a user."""
+
+    def __init__(
+        self,
+        source: Source,
+        journal: StreamJournal,
+        limits: Limits,
+        items: Mapping[str, int],
+        client_of: Callable[[str], int] = lambda user: 0,
+    ) -> None:
+        self._source, self._journal, self._limits = source, journal, limits
+        self._items, self._client_of = items, client_of
+        self._held = dict[str, list[Message]]()
+        """what was read of a part, from the first event on that is later than the last moment"""
+
+    def take(self, now: int, *, until: bool = False) -> int:
+        """Take in some of what is there now, as of ``now`` (with ``until``, of what is not later). Gives how many
+        messages were read: 0 once there are none, or no room for any, which stay in the source."""
+        held, self._held = self._held, {}
+        done = sum(self._taken(messages, now, until) for messages in held.values())
+        if most := min(BATCH, self._journal.room()):
+            done += self._taken(self._source.read(most, self._held.keys()), now, until)
+        return done
+
+    def acknowledge(self) -> None:
+        """Tell the source what it may forget."""
+        self._source.acknowledge(self._journal.acknowledged())
+
+    def _taken(self, messages: list[Message], now: int, until: bool) -> int:
+        refused, reached, positions = Counter[str](), self._journal.positions(), dict[str, Position]()
+        found = list[Taken]()
+        for message in messages:
+            part = message.part
+            if part in self._held:
+                self._held[part].append(message)
+                continue
+            if part in reached and message.at.order < reached[part].order:
+                refused[AGAIN] += 1
+                continue
+            one = self._read(message, now)
+            if isinstance(one, Taken) and one.time > now:  # of now, but in a record a later one
+                if until:
+                    self._held[part] = [message]
+                    continue
+                one = replace(one, time=now)
+            reached[part] = positions[part] = message.after
+            if isinstance(one, str):
+                refused[one] += 1
+            else:
+                found.append(one)
+        kept = self._within(found, refused)
+        if positions:
+            self._journal.take_in(kept, positions, refused)
+        return sum(refused.values()) + len(kept)
+
+    def _read(self, message: Message, now: int) -> Taken | str:
+        """The event, or why it is refused."""
+        limits = self._limits
+        try:
+            event = parse(message.data)
+        except DecodeError:
+            return UNREADABLE
+        if (item := self._items.get(event.item)) is None:
+            return UNKNOWN
+        if event.time <= now - limits.replay:
+            return LATE
+        if event.time > now + limits.ahead:
+            return AHEAD
+        return Taken(event.user, item, event.time, self._client_of(event.user), message.part, message.at)
+
+    def _within(self, events: list[Taken], refused: Counter[str]) -> list[Taken]:
+        """Those that are not repeated, and within the caps."""
+        if not events:
+            return []
+        limits = self._limits
+        recent = defaultdict[str, list[tuple[int, int]]](list)
+        since = min(one.time for one in events) - limits.kept
+        for user, item, time in self._journal.recent({one.user for one in events}, since):
+            recent[user].append((time, item))
+        users, kept = dict[str, _User](), list[Taken]()
+        for one in events:
+            if (known := users.get(one.user)) is None:
+                before = sorted(recent[one.user])
+                capped = Capped([time for time, _ in before], limits.window, limits.cap)
+                known = users[one.user] = _User(capped, {item: time for time, item in before})
+            if one.item in known.taken and known.taken[one.item] > one.time - limits.kept:
+                refused[REPEATED] += 1
+            elif not known.capped.add(one.time):
+                refused[OVER] += 1
+            else:
+                known.taken[one.item] = one.time
+                kept.append(one)
+        return kept
