@@ -3,10 +3,10 @@
     sources    where events come from: a file that others append to (``tail``), Kafka (``kafka``), tables that are read
                in batches (``dataset``)
     events     what an event is, read strictly: strangers write it
-    intake     from a source into the journal: what is refused, and counted; the cap of a user
-    caps       how many events of one user count within a sliding window
-    journal    one SQLite file: how far each part of the source was read, the events that wait or are replayed, and in
-               which sum each of them is
+    intake     from a source into the journal: what is refused, and counted
+    journal    one SQLite file: how far each part of the source was read, the events that wait or are replayed, up to a
+               cap for each user, and in which sum each of them is
+    sums       an aggregator with which the journal moves
 
 What holds, whatever is killed and whenever (``tests/recsys/stream``):
 

@@ -1,4 +1,4 @@
-"""From a source into the journal: events are read strictly, refused by rules that name no one, and capped.
+"""From a source into the journal: events are read strictly, and what is none that could be in a sum is refused.
 
 Of what is read, in this order,
 
@@ -6,11 +6,9 @@ Of what is read, in this order,
     of no known item   what the catalogue does not list
     too late           what was so long ago that it could be in no sum (``Limits.replay``)
     too far ahead      what says a moment too far in the future (``Limits.ahead``). Less than that is one of now
-    repeated           what its user took already, as far as the journal remembers: a producer that tries again
-    over the cap       what its user has no room for (``recsys.stream.caps``)
 
-is refused and counted. A message that was taken in is known by its place in its part, so one that a source says again
-is not taken in again.
+is refused and counted, whatever else there was: each is judged alone. A message is known by its place in its part, so
+one that a source says again is not taken in again. An event that a producer writes twice is two events.
 
 The clock is an argument, and no event's doing: events of a user who lies about time are refused, or are of now. Where a
 recorded stream is read (``until``), a part is read up to the first event that is later than the moment. That one stays
@@ -19,11 +17,10 @@ in the source. Whoever writes such a record says what is read by when: the pace 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from recsys.stream.caps import Capped
 from recsys.stream.events import Message, Position, Source, parse
 from recsys.stream.journal import Limits, StreamJournal, Taken
 from secagg.errors import DecodeError
@@ -32,14 +29,7 @@ BATCH = 10000
 """So many messages are taken in by one transaction, at the most."""
 
 UNREADABLE, UNKNOWN, LATE, AHEAD = "unreadable", "of no known item", "too late", "too far ahead"
-REPEATED, OVER, AGAIN = "repeated", "over the cap", "read before"
-
-
-@dataclass(slots=True)
-class _User:
-    capped: Capped
-    taken: dict[int, int] = field(default_factory=dict)
-    """item -> when it was taken last"""
+AGAIN = "read before"
 
 
 class Intake:
@@ -60,12 +50,13 @@ class Intake:
 
     def take(self, now: int, *, until: bool = False) -> int:
         """Take in some of what is there now, as of ``now`` (with ``until``, of what is not later). Gives how many
-        messages were read: 0 once there are none, or no room for any, which stay in the source."""
+        messages that were: 0 once there are none, or no room for any (``StreamJournal.room``), which stay in the
+        source."""
+        if not (most := min(BATCH, self._journal.room())):
+            return 0
         held, self._held = self._held, {}
         done = sum(self._taken(messages, now, until) for messages in held.values())
-        if most := min(BATCH, self._journal.room()):
-            done += self._taken(self._source.read(most, self._held.keys()), now, until)
-        return done
+        return done + self._taken(self._source.read(most, self._held.keys()), now, until)
 
     def acknowledge(self) -> None:
         """Tell the source what it may forget."""
@@ -93,10 +84,9 @@ class Intake:
                 refused[one] += 1
             else:
                 found.append(one)
-        kept = self._within(found, refused)
         if positions:
-            self._journal.take_in(kept, positions, refused)
-        return sum(refused.values()) + len(kept)
+            self._journal.take_in(found, positions, refused)
+        return sum(refused.values()) + len(found)
 
     def _read(self, message: Message, now: int) -> Taken | str:
         """The event, or why it is refused."""
@@ -112,27 +102,3 @@ class Intake:
         if event.time > now + limits.ahead:
             return AHEAD
         return Taken(event.user, item, event.time, self._client_of(event.user), message.part, message.at)
-
-    def _within(self, events: list[Taken], refused: Counter[str]) -> list[Taken]:
-        """Those that are not repeated, and within the caps."""
-        if not events:
-            return []
-        limits = self._limits
-        recent = defaultdict[str, list[tuple[int, int]]](list)
-        since = min(one.time for one in events) - limits.kept
-        for user, item, time in self._journal.recent({one.user for one in events}, since):
-            recent[user].append((time, item))
-        users, kept = dict[str, _User](), list[Taken]()
-        for one in events:
-            if (known := users.get(one.user)) is None:
-                before = sorted(recent[one.user])
-                capped = Capped([time for time, _ in before], limits.window, limits.cap)
-                known = users[one.user] = _User(capped, {item: time for time, item in before})
-            if one.item in known.taken and known.taken[one.item] > one.time - limits.kept:
-                refused[REPEATED] += 1
-            elif not known.capped.add(one.time):
-                refused[OVER] += 1
-            else:
-                known.taken[one.item] = one.time
-                kept.append(one)
-        return kept

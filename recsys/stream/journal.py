@@ -7,8 +7,14 @@
 
 An event waits, then it is in sum N (``begin``). When the sum is out (``out``), it is done if its client is in the sum,
 and waits again if not. ``begin`` is called before anything is computed, so what a client says of sum N follows from
-events that no other sum gets. Whoever says it keeps what it said (``recsys.pending_sum``, ``protocols.journal``): a
-restart asks there first, and computes only if nothing has left.
+events that no other sum gets as new. Whoever says it keeps what it said (``recsys.pending_sum``,
+``protocols.journal``): a restart asks there first, and computes only if nothing has left. While a sum is open nothing
+is taken in, so that this is from the same events.
+
+Of each user those events count that are not older than R seconds, and of these the newest, up to the cap. So what a
+user's part of a sum is made from is a function of that user's events within R seconds before the sum, and of where
+sums before it ended. No event that is older, and nobody else's, has a say in it: a cap that counted who was let in
+before would hand the influence of one event on from window to window.
 
 One process has the file at a time. Every transaction is synced to SQLite's write-ahead log beside the file (``-wal``),
 which is emptied into it now and then. What is deleted is overwritten in the file; in the log it stays until that is
@@ -30,36 +36,28 @@ from secagg.errors import StorageError, UsageError
 from secagg.files import hold_private
 
 VERSION = 1
-EXPIRED = "grown too old for any sum while it waited"
+TAKEN, EXPIRED, OVER = "taken in", "grown too old for any sum while it waited", "over the cap while it waited"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a journal keeps, in whole seconds of event time and in numbers of events.
 
-    window, cap: in any interval of so many seconds (W) so many events of a user count. Others are refused.
-    replay: after so many seconds (R) an event is in no sum any more, neither as new nor replayed.
+    replay, cap: of a user the newest ``cap`` events of the last ``replay`` seconds (R) are in a sum, as new ones or
+    replayed. Those beyond the cap are dropped.
     ahead: an event that says a moment so little in the future is one of now; one further ahead is refused. A recorded
     stream has no pause that is longer.
-    room: so many events are kept at the most. While there are as many, nothing is read.
-    users: so many users of a client are in a sum, at the most. Others wait for the next.
+    room: while so many events are kept, of all users together, nothing is read. Batches that were begun are finished.
     """
 
-    window: int
-    cap: int
     replay: int
+    cap: int
     ahead: int = 86400
     room: int = 1_000_000
-    users: int = 1 << 20
 
     def __post_init__(self) -> None:
-        if min(self.window, self.cap, self.replay, self.room, self.users) < 1 or self.ahead < 0:
-            raise UsageError("a stream's window, cap, replay, room and users are at least 1, ahead is not below 0")
-
-    @property
-    def kept(self) -> int:
-        """For how many seconds an event is remembered, to be replayed or for the cap."""
-        return max(self.window, self.replay)
+        if min(self.replay, self.cap, self.room) < 1 or self.ahead < 0:
+            raise UsageError("a stream's replay, cap and room are at least 1, ahead is not below 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class StreamJournal:
 
     >>> from tempfile import TemporaryDirectory
     >>> folder = TemporaryDirectory()
-    >>> journal = StreamJournal(Path(folder.name) / "stream.db", Limits(window=60, cap=5, replay=60), about="doctest")
+    >>> journal = StreamJournal(Path(folder.name) / "stream.db", Limits(replay=60, cap=5), about="doctest")
     >>> one = Taken("ann", 3, time=10, client=0, part="a", at=Position(0))
     >>> journal.take_in([one], {"a": Position(1)}, {})
     >>> journal.begin(0, moment=20)
@@ -142,13 +140,9 @@ class StreamJournal:
         return dict(self._read("SELECT what, count FROM counts ORDER BY what"))
 
     def room(self) -> int:
-        """How many more events may be kept."""
+        """How many more events may be taken in now: none while a sum is open."""
         [(kept,)] = self._read("SELECT count FROM kept")
-        return max(0, self._limits.room - int(kept))
-
-    def recent(self, users: Collection[str], since: int) -> Iterator[tuple[str, int, int]]:
-        """User, item and time of what is kept of these users from after ``since`` on."""
-        yield from self._db.execute(_RECENT, (json.dumps(list(users)), since))
+        return 0 if self.sums()[1] else max(0, self._limits.room - int(kept))
 
     def take_in(self, events: Sequence[Taken], positions: Mapping[str, Position], refused: Mapping[str, int]) -> None:
         """Keep events, and that their parts were read up to these positions; ``refused`` is how many were not kept,
@@ -157,6 +151,8 @@ class StreamJournal:
             (one.client, one.user, one.item, one.time, one.part, one.at.generation, one.at.offset) for one in events
         ]
         with self._transaction():
+            if self.sums()[1]:
+                raise StorageError("a sum is open, and made from what was taken in before it")
             before = self.positions()
             for part, position in positions.items():
                 if part in before and position.order < before[part].order:
@@ -172,15 +168,17 @@ class StreamJournal:
                 [(part, one.offset, one.generation, one.mark) for part, one in positions.items()],
             )
             self._db.execute("UPDATE kept SET count = count + ?", (len(rows),))
-            self._count({"taken in": len(rows), **refused})
+            beyond = self._read(_BEYOND, json.dumps(sorted({one.user for one in events})), self._limits.cap)
+            self._db.executemany("DELETE FROM events WHERE number = ?", [(number,) for number, _ in beyond])
+            self._db.execute("UPDATE kept SET count = count - ?", (len(beyond),))
+            self._count({TAKEN: len(rows), OVER: sum(waits for _, waits in beyond), **refused})
 
     # Sums
 
     def begin(self, number: int, moment: int) -> None:
-        """Give all events that wait to a sum, but those of more users than a client may have in one; before that, drop
-        what is too old. Sums are numbered upwards, at moments that do not go back, and one is open at a time. Of a sum
-        that was begun nothing changes."""
-        limits = self._limits
+        """Give all events that wait to a sum; before that, drop what is too old. Sums are numbered upwards, at moments
+        that do not go back, and one is open at a time. Of a sum that was begun nothing changes."""
+        oldest = moment - self._limits.replay
         with self._transaction():
             if (known := self._sum(number)) is not None:
                 if known[0] != moment:
@@ -189,22 +187,19 @@ class StreamJournal:
             last = self._read("SELECT number, moment, clients FROM sums ORDER BY number DESC LIMIT 1")
             if last and (number < last[0][0] or moment < last[0][1] or last[0][2] is None):
                 raise StorageError(f"sum {number} is not next: sum {last[0][0]} is open, or later")
-            expired = self._deleted("sum IS NULL AND time <= ?", moment - limits.replay)
-            self._deleted("done = 1 AND time <= ?", moment - limits.kept)
-            if expired:
-                self._count({EXPIRED: expired})
-            self._db.execute(_GIVE, (number, limits.users))
+            expired = self._deleted("done = 0 AND time <= ?", oldest)
+            self._deleted("done = 1 AND time <= ?", oldest)
+            self._count({EXPIRED: expired})
+            self._db.execute("UPDATE events SET sum = ? WHERE done = 0", (number,))
             self._db.execute("INSERT INTO sums VALUES (?, ?, NULL)", (number, moment))
 
     def events(self, number: int) -> Iterator[Kept]:
         """All events from which a sum is computed: the new ones, and those of the same users that are replayed; by
         client and user, in order of time."""
-        if (known := self._sum(number)) is None:
+        if self._sum(number) is None:
             raise UsageError(f"sum {number} was not begun")
         try:
-            for client, user, item, time, new in self._db.execute(
-                _EVENTS, (number, number, known[0] - self._limits.replay)
-            ):
+            for client, user, item, time, new in self._db.execute(_EVENTS, (number,)):
                 yield Kept(client, user, item, time, bool(new))
         except sqlite3.Error as error:
             raise StorageError(f"the stream's journal cannot be read: {error}") from None
@@ -244,7 +239,7 @@ class StreamJournal:
         return rows[0] if rows else None
 
     def _count(self, counts: Mapping[str, int]) -> None:
-        self._db.executemany(_COUNT, list(counts.items()))
+        self._db.executemany(_COUNT, [(what, count) for what, count in counts.items() if count])
 
     def _deleted(self, where: str, *values: int) -> int:
         gone = self._db.execute(f"DELETE FROM events WHERE {where}", values).rowcount  # noqa: S608  # two constants
@@ -288,7 +283,7 @@ _SCHEMA = (
     "CREATE TABLE events (number INTEGER PRIMARY KEY, client INTEGER NOT NULL, user TEXT NOT NULL, "
     "item INTEGER NOT NULL, time INTEGER NOT NULL, part TEXT NOT NULL, generation INTEGER NOT NULL, "
     "offset INTEGER NOT NULL, sum INTEGER, done INTEGER NOT NULL DEFAULT 0)",
-    "CREATE INDEX by_user ON events (user, time, item)",
+    "CREATE INDEX by_user ON events (user, time)",
     "CREATE INDEX open ON events (part, generation, offset) WHERE done = 0",
     "CREATE INDEX by_time ON events (time) WHERE done = 1",
     "CREATE TABLE sums (number INTEGER PRIMARY KEY, moment INTEGER NOT NULL, clients TEXT)",
@@ -298,18 +293,15 @@ _SCHEMA = (
 )
 _INSERT = "INSERT INTO events (client, user, item, time, part, generation, offset) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _COUNT = "INSERT INTO counts VALUES (?1, ?2) ON CONFLICT (what) DO UPDATE SET count = count + ?2"
-_RECENT = "SELECT user, item, time FROM events WHERE user IN (SELECT value FROM json_each(?)) AND time > ?"
-_GIVE = """
-UPDATE events SET sum = ?1 WHERE sum IS NULL AND done = 0 AND (client, user) IN (
-    SELECT client, user FROM (
-        SELECT client, user, row_number() OVER (PARTITION BY client ORDER BY min(number)) AS place
-        FROM events WHERE sum IS NULL AND done = 0 GROUP BY client, user
-    ) WHERE place <= ?2
-)
+_BEYOND = """
+SELECT number, sum IS NULL FROM (
+    SELECT number, sum, row_number() OVER (PARTITION BY user ORDER BY time DESC, number DESC) AS place
+    FROM events WHERE user IN (SELECT value FROM json_each(?))
+) WHERE place > ?
 """
 _EVENTS = """
 SELECT client, user, item, time, sum = ?1 AND done = 0 FROM events
-WHERE user IN (SELECT user FROM events WHERE sum = ?2 AND done = 0) AND (done = 1 OR sum = ?1) AND time > ?3
+WHERE user IN (SELECT user FROM events WHERE sum = ?1 AND done = 0)
 ORDER BY client, user, time, number
 """
 _DONE = """

@@ -15,7 +15,7 @@ from recsys.stream.journal import Limits, StreamJournal
 
 ROOT = Path(__file__).parents[2]
 ITEMS = {f"i{number}": number for number in range(50)}
-HOUR = Limits(window=3600, cap=5, replay=7200, ahead=60)
+HOUR = Limits(replay=3600, cap=5, ahead=60)
 
 
 def line(user: str, item: str, time: int) -> str:

@@ -56,7 +56,7 @@ def _intake(config: Config, folder: Path) -> Mapping[str, float]:
     found = intake.found(many, config.events, config.users, config.seed)
     return {
         "events_per_second": found.per_second,
-        "events_within_caps": found.taken,
+        "events_taken": found.taken,
         "memory_extra": found.extra_bytes,
         "memory_extra_of_a_tenth": tenth.extra_bytes,
     }

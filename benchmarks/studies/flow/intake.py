@@ -15,10 +15,11 @@ from recsys.stream.intake import Intake
 from recsys.stream.journal import Limits, StreamJournal
 from recsys.stream.sums import Schedule
 from recsys.stream.tail import FileTail
+from secagg.files import writing
 
 _ITEMS = 10_000
 _BEGIN, _SECONDS = 1_700_000_000, 14 * 86400
-_LIMITS = Limits(window=86400, cap=30, replay=2 * 86400, room=10_000_000)
+_LIMITS = Limits(replay=86400, cap=30, room=10_000_000)
 _SUMS = Schedule(_BEGIN, 3600)
 _AT_ONCE = 100_000
 
@@ -28,7 +29,6 @@ class Found:
     per_second: float
     """of this thread's processor"""
     taken: int
-    """events that were within their user's cap"""
     extra_bytes: int
     """the peak of memory beyond what was there before"""
 
@@ -36,7 +36,7 @@ class Found:
 def written(path: Path, events: int, users: int, seed: int) -> None:
     """Two weeks of events, in order of time; a fiftieth of the users make half of them."""
     rng = np.random.default_rng(seed)
-    with path.open("w") as file:
+    with writing(path, private=False) as file:
         for first in range(0, events, _AT_ONCE):
             count = min(_AT_ONCE, events - first)
             busy = rng.random(count) < 0.5
@@ -44,7 +44,8 @@ def written(path: Path, events: int, users: int, seed: int) -> None:
             item = rng.integers(0, _ITEMS, count)
             time = _BEGIN + (first + np.arange(count)) * _SECONDS // events
             for one in zip(user.tolist(), item.tolist(), time.tolist(), strict=True):
-                file.write(json.dumps({"user": f"u{one[0]}", "item": f"i{one[1]}", "time": one[2]}) + "\n")
+                event = {"user": f"u{one[0]}", "item": f"i{one[1]}", "time": one[2]}
+                file.write(json.dumps(event).encode() + b"\n")
 
 
 def found(folder: Path, events: int, users: int, seed: int) -> Found:

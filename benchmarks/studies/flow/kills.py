@@ -29,11 +29,11 @@ from recsys.stream.tail import FileTail
 from secagg.crypto.keys import KEY_BYTES
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
-from secagg.files import create_file, private_folder, write_file
+from secagg.files import appending, create_file, private_folder, write_file
 
 NAMES = tuple(f"client-{number}" for number in range(5))
 _USERS = 40
-_LIMITS = Limits(window=10, cap=1 << 20, replay=1 << 30)
+_LIMITS = Limits(replay=1 << 30, cap=1 << 20)
 _SCHEDULE = Schedule(begin=1000, every=10)
 _DEPLOYMENT = Deployment("secagg", corrupt="0", dropout="0.4")
 _NETWORK = Network(dropout=0.1)
@@ -145,10 +145,10 @@ def _sum_up(folder: Path, sums: StreamSums, journal: StreamJournal, number: int,
 
 
 def _append(stream: Path, first: int, last: int) -> None:
-    with stream.open("a") as file:
+    with appending(stream) as file:
         for number in range(first, last):
             event = {"user": f"u{number % _USERS}", "item": f"i{number}", "time": 1000}
-            file.write(json.dumps(event) + "\n")
+            os.write(file, json.dumps(event).encode() + b"\n")
 
 
 def _rotate(stream: Path) -> None:

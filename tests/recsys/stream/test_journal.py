@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from recsys.stream.events import Position
-from recsys.stream.journal import EXPIRED, Limits, StreamJournal, Taken
+from recsys.stream.journal import EXPIRED, OVER, Limits, StreamJournal, Taken
 from secagg.errors import StorageError, UsageError
 from tests.scenes.streams import HOUR, journal
 
@@ -27,10 +27,10 @@ def test_events_wait_until_their_client_is_in_a_sum_that_is_out(tmp_path: Path) 
     with journal(tmp_path) as kept:
         kept.take_in([event("ann", 0), event("bob", 1, client=1), event("cy", 2)], {"a": Position(3)}, {"late": 2})
         kept.begin(0, 200)
-        kept.take_in([event("dan", 3)], {"a": Position(4)}, {})
         assert (new(kept, 0), kept.acknowledged()["a"].offset) == (["ann", "cy", "bob"], 0)
         kept.out(0, {0})
         assert kept.acknowledged()["a"].offset == 1  # bob's
+        kept.take_in([event("dan", 3)], {"a": Position(4)}, {})
         kept.begin(1, 300)
         assert new(kept, 1) == ["dan", "bob"]
         kept.out(1, set())  # it failed
@@ -63,29 +63,34 @@ def test_what_waits_too_long_is_dropped_and_counted(tmp_path: Path) -> None:
         assert (len(new(kept, 0)), kept.counts()[EXPIRED]) == (1, 1)
 
 
-def test_what_the_cap_counts_is_kept_as_long_as_its_window(tmp_path: Path) -> None:
-    long = Limits(window=9000, cap=5, replay=100)
-    with journal(tmp_path, long) as kept:
-        kept.take_in([event("ann", 0, 100)], {"a": Position(1)}, {})
-        kept.begin(0, 150)
-        kept.out(0, {0})
-        kept.begin(1, 9099)
-        assert list(kept.recent({"ann"}, 0)) == [("ann", 0, 100)]
-        kept.out(1, {0})
-        kept.begin(2, 9100)
-        assert list(kept.recent({"ann"}, 0)) == []
-        assert kept.room() == long.room
-
-
-def test_more_users_than_a_client_may_have_wait_their_turn(tmp_path: Path) -> None:
-    with journal(tmp_path, Limits(3600, 5, 7200, users=2)) as kept:
-        events = [event(user, number, client=user > "m") for number, user in enumerate("abacyd")]
-        kept.take_in(events, {"a": Position(6)}, {})
+def test_the_newest_up_to_the_cap_count_and_the_rest_is_dropped(tmp_path: Path) -> None:
+    with journal(tmp_path, Limits(replay=3600, cap=3)) as kept:
+        events = [event("ann", number, time, number) for number, time in enumerate((105, 101, 104, 101, 103))]
+        kept.take_in([*events, event("bob", 5, 50)], {"a": Position(6)}, {})
         kept.begin(0, 200)
-        assert new(kept, 0) == ["a", "a", "b", "y"]
-        kept.out(0, {0, 1})
+        assert [one.item for one in kept.events(0) if one.user == "ann"] == [4, 2, 0]
+        assert kept.counts() == {"taken in": 6, OVER: 2}
+        kept.out(0, {0})
+        kept.take_in([event("ann", 6, 102, 6), event("ann", 7, 103, 7)], {"a": Position(8)}, {})
         kept.begin(1, 300)
-        assert new(kept, 1) == ["c", "d"]
+        assert [(one.item, one.new) for one in kept.events(1)] == [(7, True), (2, False), (0, False)]
+        assert (kept.counts()[OVER], HOUR.room - kept.room()) == (3, HOUR.room)
+
+
+def test_nothing_is_taken_in_while_a_sum_is_open(tmp_path: Path) -> None:
+    """What is computed of it after a restart would be from other events."""
+    with journal(tmp_path) as kept:
+        kept.begin(0, 200)
+        assert kept.room() == 0
+        with pytest.raises(StorageError, match="a sum is open"):
+            kept.take_in([event("ann", 0)], {"a": Position(1)}, {})
+        kept.out(0, set())
+        assert kept.room() == HOUR.room
+        kept.take_in([event("ann", 0)], {"a": Position(1)}, {})
+        assert kept.room() == HOUR.room - 1
+        kept.begin(1, 100 + HOUR.replay)
+        kept.out(1, set())
+        assert kept.room() == HOUR.room
 
 
 def test_a_place_is_taken_in_once(tmp_path: Path) -> None:
@@ -146,7 +151,7 @@ def test_another_stream_or_version_is_refused_and_so_is_a_second_process(tmp_pat
         with pytest.raises(StorageError, match="locked"):
             StreamJournal(path, HOUR, about="a test")
     assert path.stat().st_mode & 0o777 == 0o600
-    for limits, about in ((Limits(3600, 6, 7200), "a test"), (HOUR, "another")):
+    for limits, about in ((Limits(3600, 6), "a test"), (HOUR, "another")):
         with pytest.raises(UsageError, match="of another stream"):
             StreamJournal(path, limits, about=about)
     with sqlite3.connect(path) as database:
@@ -159,10 +164,10 @@ def test_another_stream_or_version_is_refused_and_so_is_a_second_process(tmp_pat
         StreamJournal(path, HOUR, about="a test")
 
 
-@pytest.mark.parametrize("wrong", [{"window": 0}, {"cap": 0}, {"replay": 0}, {"room": 0}, {"users": 0}, {"ahead": -1}])
+@pytest.mark.parametrize("wrong", [{"cap": 0}, {"replay": 0}, {"room": 0}, {"ahead": -1}])
 def test_limits_are_numbers_that_mean_something(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Limits(**{"window": 1, "cap": 1, "replay": 1} | wrong)
+        Limits(**{"cap": 1, "replay": 1} | wrong)
 
 
 class Lives(RuleBasedStateMachine):
@@ -173,7 +178,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         memory = Path("/dev/shm")
         self.folder = TemporaryDirectory(dir=memory if memory.is_dir() else None)
-        self.limits = Limits(window=10_000, cap=10_000, replay=100_000, users=1)
+        self.limits = Limits(replay=100_000, cap=10_000)
         self.kept = self.opened()
         self.offset = self.number = 0
         self.released = dict[int, int]()
@@ -181,6 +186,7 @@ class Lives(RuleBasedStateMachine):
     def opened(self) -> StreamJournal:
         return StreamJournal(Path(self.folder.name) / "stream.db", self.limits, about="lives")
 
+    @precondition(lambda self: not self.kept.sums()[1])
     @rule(users=st.lists(st.integers(0, 3), max_size=4))
     def take_in(self, users: list[int]) -> None:
         events = [
@@ -217,7 +223,7 @@ class Lives(RuleBasedStateMachine):
         assert acknowledged.offset == first_missing
 
     def teardown(self) -> None:
-        for _ in range(2 * self.offset + 2):  # one user of a client at a time
+        for _ in range(2):
             if not self.kept.sums()[1]:
                 self.kept.begin(self.number, 10)
             self.out({0, 1})

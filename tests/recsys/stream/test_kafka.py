@@ -9,7 +9,7 @@ import pytest
 from recsys.stream.events import Position
 from recsys.stream.kafka import KafkaTopic
 from secagg.errors import StorageError, UsageError
-from tests.scenes.streams import after, cluster, intake, line, taken
+from tests.scenes.streams import cluster, intake, line, taken
 
 kafka = pytest.importorskip(
     "confluent_kafka", reason="NOT TESTED: Kafka needs its client, pip install 'secagg[stream]'"
@@ -53,9 +53,9 @@ def test_the_journal_says_where_to_go_on_and_offsets_are_committed_when_sums_are
         journal.begin(0, 200)
     produce(servers, "a", (2, line("late", "i1", 150)))
     with intake(tmp_path, source) as (one, journal):
+        journal.out(0, {0})
         while journal.counts()["taken in"] < 21:
             one.take(200)
-        journal.out(0, {0})
         one.acknowledge()
         assert committed(servers, "a") == [5, 5, 5, 5]
         assert journal.positions()["a/2"].offset == 6
@@ -104,4 +104,4 @@ def test_what_cannot_be_read_is_refused_in_a_line(servers: str) -> None:
     with pytest.raises(UsageError, match="no partition 9"):
         KafkaTopic(servers, "d", {}, partitions=[9])
     with pytest.raises(StorageError, match="would be lost"):
-        KafkaTopic(servers, "d", after(KafkaTopic(servers, "d", {}, partitions=[0]).read(5)), partitions=[1, 2])
+        KafkaTopic(servers, "d", {"d/0": Position(1)}, partitions=[1, 2])
