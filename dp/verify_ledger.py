@@ -1132,6 +1132,8 @@ class Given:
     """of this one, it begins with the same entry"""
     common: int = 0
     """releases that were compared with those of that one"""
+    heads: int = 0
+    """signed heads of this ledger that were found in plans, and compared with it"""
 
     @property
     def code(self) -> int:
@@ -1236,6 +1238,8 @@ def statement(book: Book, given: Given) -> dict[str, str]:
             f"with those keys: plan and survivors of {counted(len(book.sums), 'secure sum')}; noise, clipping, "
             f"sampling and number of clients are in the plan, and were {compared}"
         )
+        if given.heads:
+            found["signed"] += f"; {counted(given.heads, 'head')} of this ledger in plans, each of which it has had"
     own = "run, unit, relation, trust, holder, budget, delta, whose data, what is elsewhere"
     own += ", names, keys and beacon of those who take turns" if book.turns else ""
     own += ", names and keys of those who may be in a sum" if book.arrivals else ""

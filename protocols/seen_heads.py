@@ -1,4 +1,4 @@
-"""The latest head of the server's ledger that a client has seen, in its journal.
+"""The heads of a server's ledger that its clients see in plans, of which each keeps the latest in its journal.
 
 A plan's head has to be a later one of the same ledger. Of two heads alone that cannot be computed (a witness asks for a
 proof, ``dp.ledger.witness``), but some are seen to be none at once: a head of another ledger of the same owner, an
@@ -12,10 +12,13 @@ kept as a round of its own, sealed, in the place of the one before.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dp.ledger.heads import HEAD, SignedHead
 from protocols.journal import Journal
+from protocols.plan import RoundPlan
 from secagg.codec import boolean, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest, transcript
@@ -90,3 +93,13 @@ class SeenHeads:
 
     def _associated(self, name: bytes, number: int) -> bytes:
         return transcript(labels.JOURNAL_HEAD, name, u32.encode(number))
+
+
+def heads_in(entries: Iterable[Mapping[str, Any]]) -> list[SignedHead]:
+    """The heads in the plans of the sums in a ledger, each once, in the order of the entries: of the ledger itself, or,
+    where a client keeps it, of the server's. Whether they are signed is not looked at."""
+    try:
+        plans = [RoundPlan.decode(bytes.fromhex(entry["sum"]["plan"])) for entry in entries if "sum" in entry]
+    except DecodeError as error:
+        raise PeerError(f"a plan in the ledger is none: {error}") from None
+    return list(dict.fromkeys(plan.ledger for plan in plans if plan.ledger is not None))

@@ -69,6 +69,11 @@ def note_text(ledger: bytes, size: int, root: bytes) -> bytes:
     return f"{origin(ledger)}\n{size}\n{b64encode(root).decode()}\n".encode()
 
 
+def cosigned_text(head: SignedHead, when: int) -> bytes:
+    """What a witness signs who has verified the head at a time, in seconds since 1970 (C2SP, tlog-cosignature)."""
+    return f"cosignature/v1\ntime {when}\n".encode() + note_text(head.ledger, head.size, head.root)
+
+
 def line(name: str, kind: int, key: bytes, signature: bytes) -> str:
     """A signature as the line of a note (C2SP, signed-note): by an Ed25519 key of this name, of a ``kind``."""
     key_id = sha256(f"{name}\n".encode() + bytes([kind]) + key).digest()[:4]

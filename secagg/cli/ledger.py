@@ -13,7 +13,7 @@ from rich.table import Table
 from dp.arrivals import Arrivals
 from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
-from dp.ledger.file import FILE, read
+from dp.ledger.file import read
 from dp.ledger.state import LedgerState, Row, replay
 from dp.ledger.verify import book, compare, copies, verify
 from dp.secure_sum import SecureSum
@@ -22,23 +22,23 @@ from dp.verify_ledger import FAILED, Given, beside, columns, statement
 from dp.window_filter import WindowFilter
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from protocols.seen_heads import heads_in
+from secagg.cli import witness
 from secagg.cli.exit_codes import CONSISTENT_ONLY
 from secagg.cli.keyring import KeyringFile, keys_of
+from secagg.cli.ledger_files import RunDir, file_of, hexadecimal, key_in
 from secagg.cli.output import Json, emit, facts, line, row, say
-from secagg.errors import PeerError, UsageError
-from secagg.foreign import named_file
+from secagg.errors import PeerError
 
 app = typer.Typer(
     name="ledger", suggest_commands=False, help="What a privacy budget was spent on, and whether that is true."
 )
 
-RunDir = Annotated[Path, typer.Argument(help=f"A run's directory with its {FILE}, or a ledger.", metavar="RUN_DIR")]
-
 
 @app.command()
 def show(run_dir: RunDir, keyring: KeyringFile = None, as_json: Json = False) -> None:
     """The entries, and on whose word each field stands. Whether they are true, ``verify`` says."""
-    rows = read(_file(run_dir), keys_of(keyring))
+    rows = read(file_of(run_dir), keys_of(keyring))
     genesis = replay(rows).genesis
     entries = [parse(body) for body, _signature in rows]
     counts = ["second", "counts"] if genesis.window is not None else []
@@ -68,7 +68,7 @@ def _counting(rows: Sequence[Row]) -> Iterator[list[str]]:
 @app.command()
 def export(run_dir: RunDir, keyring: KeyringFile = None, as_json: Json = False) -> None:
     """All entries as JSON lines, for dp/verify_ledger.py; the schema is in docs/ledger.md."""
-    rows = read(_file(run_dir), keys_of(keyring))
+    rows = read(file_of(run_dir), keys_of(keyring))
     lines = [{"body": parse(body), "signature": signature.hex()} for body, signature in rows]
     if as_json:
         emit(as_json, {"entries": lines}, "")
@@ -95,9 +95,9 @@ def check(
     copy.
     """
     names = None if roster is None else Roster.load(roster)
-    owner, other_owner, pinned = _key(key), _key(against_key), None if head is None else _hexadecimal(head)
-    own, other, keys = _file(run_dir), None if against is None else _file(against), keys_of(keyring)
-    known, copy, common = None, False, 0
+    owner, other_owner, pinned = key_in(key), key_in(against_key), None if head is None else hexadecimal(head)
+    own, other, keys = file_of(run_dir), None if against is None else file_of(against), keys_of(keyring)
+    known, copy, common, heads = None, False, 0, 0
     try:
         rows = read(own, keys)
         of_each = LedgerState.begun_by(rows[0][0]).genesis.of_each if rows else None
@@ -105,8 +105,10 @@ def check(
         state = verify(rows, owner, pinned, check_plan)
         if names is not None and of_each is not None and (of_each.names, of_each.keys) != (names.names, names.keys):
             raise PeerError("those who are charged are not the clients of the roster")
+        heads = _checked_heads(state, rows)
         if other is not None:
-            theirs = verify(read(other, keys), other_owner, also=check_plan)
+            theirs = verify(others := read(other, keys), other_owner, also=check_plan)
+            heads += _checked_heads(state, others)
             copy, common = copies(state, theirs), compare(state, theirs)
             known = other_owner is not None or theirs.genesis.owner == state.genesis.owner
     except PeerError as error:
@@ -120,6 +122,7 @@ def check(
         against=known,
         copy=copy,
         common=common,
+        heads=heads,
     )
     amounts, budget = book(state), state.genesis.budget
     said, window = statement(amounts, given), amounts.window
@@ -144,6 +147,15 @@ def check(
         raise typer.Exit(CONSISTENT_ONLY)
 
 
+def _checked_heads(state: LedgerState, rows: Sequence[Row]) -> int:
+    """How many heads of the ledger of this state are in plans of these entries; ``PeerError`` for one that it has not
+    had: whoever signed that plan was shown another ledger."""
+    of_it = [head for head in heads_in(parse(body) for body, _ in rows) if head.ledger == state.heads[0]]
+    for head in of_it:
+        state.check_head(head)
+    return len(of_it)
+
+
 def _plan_check(names: Roster | None, of_each: Turns | Arrivals | None) -> Callable[[SecureSum], None]:
     """What refuses facts that are not those of the plan, and with a roster: plans and signers that are not of it."""
 
@@ -159,29 +171,9 @@ def _plan_check(names: Roster | None, of_each: Turns | Arrivals | None) -> Calla
     return check
 
 
-_KEY_FILE_BYTES = 1 << 12
-
-
-def _key(path: Path | None) -> bytes | None:
-    return None if path is None else _hexadecimal(named_file(path, most=_KEY_FILE_BYTES).decode(errors="replace"))
-
-
-def _file(path: Path) -> Path:
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"there is no ledger at {file}")
-    return file
-
-
-def _hexadecimal(text: str) -> bytes:
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if len(found) != 32:
-        raise UsageError("a key or head is 64 hexadecimal digits")
-    return found
-
-
 def _epsilon(reached: int | None) -> float:
     return float("inf") if reached is None else reached / RESOLUTION
+
+
+for _command in (witness.heads, witness.prove, witness.included, witness.witness, witness.evidence):
+    app.command()(_command)
