@@ -8,12 +8,11 @@ silence.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +31,7 @@ from secagg.at_rest import AnyFolder, Folder, Keyring, read_sealed
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
 from secagg.errors import BudgetError, StorageError, UsageError
-from secagg.files import DRAFT, create_file, private_folder, sweep, synced, write_file
+from secagg.files import DRAFT, alone, create_file, private_folder, sweep, synced, write_file
 
 if TYPE_CHECKING:
     from recsys.assembly import Prepared
@@ -81,7 +80,7 @@ def start(prepared: Prepared, folder: Folder, before: Run | None, runs: LockedRu
     if shared is not None:
         _check_shared(prepared, shared, folder.keys, resumed, sharing)
     _make(folder.path)
-    held.enter_context(alone(folder.path))
+    held.enter_context(alone(folder.path))  # two processes would use the same secret and the same files
     _claim(folder, config)
     private_folder(private.path)
     sweep(folder.path)
@@ -193,20 +192,6 @@ def _make(folder: Path) -> None:
 def _claim(folder: Folder, config: Config) -> None:
     if not folder.exists(CONFIG) or folder.read(CONFIG) != _plain(config):
         folder.write(CONFIG, _plain(config), private=False)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock a run's directory: two processes would use the same secret and the same files."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StorageError(f"{folder} is locked: another process is at work on this run") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _plain(config: Config) -> bytes:

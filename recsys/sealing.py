@@ -20,11 +20,11 @@ from protocols.journal import SqliteJournal
 from protocols.roster import IDENTITY, Identity
 from recsys.report import FILE as REPORT
 from recsys.run_record import CONFIG, FILE, LEDGERS, MODEL
-from recsys.run_start import PRIVATE, SEALED_AS, alone
+from recsys.run_start import PRIVATE, SEALED_AS
 from secagg.at_rest import Folder, Keyring, files_in, is_sealed, sealed_as
 from secagg.crypto.keys import KEY_BYTES
 from secagg.errors import SealedError, StorageError, UnsealedError, UsageError
-from secagg.files import private_folder, reading, sweep, synced, write_file
+from secagg.files import alone, private_folder, reading, sweep, synced, write_file
 
 _SQLITE = b"SQLite format 3\0"
 

@@ -14,6 +14,7 @@ secret is written. What is not seen: access lists of NFSv4, whoever administers 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -221,6 +222,19 @@ def said(verb: str, path: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError, _Refused) as error:
         raise StorageError(f"cannot {verb} {path}: {_why(error)}") from None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lock a directory to one process at a time: a second one is refused, and does not wait."""
+    with ExitStack() as held:
+        with said("use", folder):
+            descriptor = held.enter_context(_opened(folder))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(f"{folder} is locked: another process is at work there") from None
+        yield
 
 
 # Implementation

@@ -20,7 +20,6 @@ ALLOWED = {
     ("recsys/stream/tail.py", "os.open"): "for reading only",
     ("benchmarks/studies/flow/kills.py", "one.rename"): "a file is rotated in a temporary folder",
     ("benchmarks/studies/flow/kills.py", "stream.rename"): "the same",
-    ("recsys/run_start.py", "os.open"): "a directory, to lock and to sync it",
     ("recsys/data/download.py", "unpacked.rename"): "a directory of a random name gets its own",
     ("secagg/cli/__init__.py", "os.open"): "the null device, for output that nobody reads",
     ("benchmarks/browser.py", "shutil.which"): "where a program is",

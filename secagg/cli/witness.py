@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,8 +23,8 @@ from secagg.cli.exit_codes import CONSISTENT_ONLY
 from secagg.cli.keyring import KeyringFile, keys_of
 from secagg.cli.ledger_files import RunDir, file_of, key_in
 from secagg.cli.output import Json, emit, line, say
-from secagg.errors import DecodeError, PeerError, SecAggError, StorageError, UsageError
-from secagg.files import read_file, write_file
+from secagg.errors import DecodeError, PeerError, SecAggError, UsageError
+from secagg.files import alone, read_file, write_file
 from secagg.foreign import as_declared, named_file, parse_json
 
 _MOST_BYTES = 1 << 28
@@ -125,7 +122,7 @@ def witness(
         raise UsageError("a head is cosigned under a --key only: without one, anybody can have signed it")
     keys = keys_of(keyring)
     cosigner = None if identity is None else Identity.load(identity, keys)
-    with _alone(state):
+    with alone(state.absolute().parent):  # two processes could each believe, and cosign, another ledger
         ledger = None if log is None else read(file_of(log), keys)
         _witness(state, heads, key, ledger, proofs, cosigner, note, as_json)
 
@@ -288,20 +285,3 @@ def _print(as_json: bool, name: str, values: Sequence[Any]) -> None:
 def _end_without(key: Path | None) -> None:
     if key is None:
         raise typer.Exit(CONSISTENT_ONLY)
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Two processes of one witness at the same time could each believe, and cosign, another ledger."""
-    try:
-        descriptor = os.open(state.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise UsageError(f"cannot use {state}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StorageError(f"the folder of {state} is locked: another witness is at work there") from None
-        yield
-    finally:
-        os.close(descriptor)
