@@ -25,7 +25,9 @@ MEANINGS = {
     WRONG_USE: "wrong use",
     REFUSED: "refused by policy or budget",
     UNTRUE: "verification failed",
-    CONSISTENT_ONLY: "nothing is wrong but not all was shown (ledger verify without a key, ledger witness without a proof)",
+    CONSISTENT_ONLY: (
+        "nothing is wrong but not all was shown (ledger verify without a key, ledger witness without a proof)"
+    ),
     MISSING_EXTRA: "an extra is missing, and the line says what installs it",
     INTERRUPTED: "interrupted, by Ctrl-C",
     FAILURE: "anything else",
