@@ -287,7 +287,7 @@ MEANT: dict[str, Any] = {
     "window": lambda v: False,
     **dict.fromkeys(("length", "kept", "every"), lambda v: type(v) is int and 1 <= v <= 1 << 40),
     "start": lambda v: type(v) is int and 0 <= v <= 1 << 40,
-    "time": lambda v: type(v) is int and 5 <= v <= 1 << 73,
+    "time": lambda v: type(v) is int and 0 <= v <= 1 << 73,
     "names": lambda v: (type(v) is list and v == sorted({*v})) or (type(v) is str and 0 < len(v) <= 1000),
     "keys": lambda v: (type(v) is list and len({*v}) == len(v)) or (type(v) is str and len(bytes.fromhex(v)) == 32),
     "beacon": lambda v: type(v) is str and 0 < len(bytes.fromhex(v)) <= 64,
@@ -304,7 +304,7 @@ MEANT: dict[str, Any] = {
     "signers": lambda v: type(v) is int and 1 <= v <= PLANNED,
     "ring_bits": lambda v: type(v) is int and 2 <= v <= 64,
     "l1": lambda v: type(v) is int and v > 0,
-    "dimension": lambda v: type(v) is int and v > 0,
+    **dict.fromkeys(("dimension", "draws"), lambda v: type(v) is int and v > 0),
     "signatures": lambda v: type(v) is list and 0 < len(v) == len({signed["key"] for signed in v}),
 }
 """What an owner may write where nobody can tell, and what it means there."""
