@@ -179,6 +179,7 @@ STRATA = (
             "protocols/journal.py",
             "protocols/newest.py",
             "protocols/residuals.py",
+            "protocols/seen_heads.py",
             "protocols/client.py",
             "protocols/server.py",
             "protocols/rounds/client.py",
@@ -251,10 +252,11 @@ STRATA = (
     Stratum("adapters", ("protocols/adapters",), ("tests/protocols/adapters",)),
     Stratum(
         "ledger",
-        ("dp/ledger", "dp/verify_ledger.py", "dp/turns.py", "dp/arrivals.py", "dp/client_filters.py"),
+        ("dp/ledger", "dp/verify_ledger.py", "secagg/cli/witness.py", "dp/turns.py", "dp/arrivals.py", "dp/client_filters.py"),
         (
             "tests/dp/ledger",
             "tests/dp/test_turns.py",
+            "tests/cli/test_witness.py",
             "tests/cli/test_ledger.py",
             "tests/protocols/test_private_rounds.py",
         ),
