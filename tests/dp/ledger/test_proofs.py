@@ -152,8 +152,12 @@ def test_sizes_that_are_none() -> None:
         assert not holds(check_consistency, first, root, second, root, [])
     for index, size in ((3, 3), (-1, 3), (0, 0)):
         assert not holds(check_inclusion, ENTRIES[0], index, size, root, [])
-    with pytest.raises(UsageError):
-        inclusion(LEAVES[:3], 3)
+    for index in (1, 2, -1):  # the one entry is its own root, and number 0
+        assert not holds(check_inclusion, ENTRIES[0], index, 1, LEAVES[0], [])
+    assert not holds(check_inclusion, ENTRIES[0], 0, 6, LEAVES[0], [])  # a path that ends below the root
+    for index in (3, -1):
+        with pytest.raises(UsageError):
+            inclusion(LEAVES[:3], index)
     with pytest.raises(UsageError):
         consistency(LEAVES[:3], 0)
     huge = proofs.LARGEST  # a proof that is longer than any tree is deep does not take long
