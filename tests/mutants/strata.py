@@ -252,7 +252,14 @@ STRATA = (
     Stratum("adapters", ("protocols/adapters",), ("tests/protocols/adapters",)),
     Stratum(
         "ledger",
-        ("dp/ledger", "dp/verify_ledger.py", "secagg/cli/witness.py", "dp/turns.py", "dp/arrivals.py", "dp/client_filters.py"),
+        (
+            "dp/ledger",
+            "dp/verify_ledger.py",
+            "secagg/cli/witness.py",
+            "dp/turns.py",
+            "dp/arrivals.py",
+            "dp/client_filters.py",
+        ),
         (
             "tests/dp/ledger",
             "tests/dp/test_turns.py",
