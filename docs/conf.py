@@ -58,7 +58,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"protocols\.engines\..*"),  # type variables
     ("py:.*", r"protocols\.(wire\.Messages|rounds\..*)"),  # what only somebody needs who adds a protocol
     ("py:.*", r"dp\.ledger\.state\..*"),
-    ("py:.*", r"recsys\.(aggregator|assembly|federated|optimisers|other_runs|participation|report)\..*"),
+    ("py:.*", r"recsys\.(aggregator|assembly|callers|federated|optimisers|other_runs|participation|report)\..*"),
     ("py:.*", r"recsys\.models\.(private_gram|private_pairs|private_sums)\..*"),
 ]
 

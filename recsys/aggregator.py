@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.noise import NoiseSpec
+from protocols.buffers import Buffer, Start
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
 
@@ -81,6 +82,12 @@ class Request:
     """Is told, once the sum is out, what each client that is in it has put in: its vector as the sum has it, clipped
     and rounded, and not yet weighed; and what it said that it would keep. Both are for the client alone; no server
     learns them."""
+    late: frozenset[str] = frozenset()
+    """Who of the cohort has not trained in time, and so drops out before the first message."""
+    buffer: Buffer | None = None
+    """Where the sum is over whoever is ready: who started from which version. Its digest is ``model``."""
+    starts: Mapping[str, Start] = field(default_factory=dict)
+    """The same, as each client knows it of itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +102,8 @@ class Result:
     bytes_up: int
     bytes_down: int
     seconds: Mapping[str, float]
+    simulated: float = 0.0
+    """what the sum's messages took on a simulated network, in its seconds"""
 
 
 class Aggregator(Protocol):

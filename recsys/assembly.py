@@ -5,7 +5,7 @@ Whatever can be refused is refused here, before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import signature
@@ -17,9 +17,11 @@ from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.turns import Turns
+from protocols.buffers import Buffers
 from protocols.parameters import AUTO, listed
 from recsys.aggregator import Aggregator
 from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
+from recsys.callers import Callers, Drawn, Ready
 from recsys.config import ClientKind, Config, Mode, Source, Training, Upload
 from recsys.data.items import Items
 from recsys.data.split import Split
@@ -36,7 +38,7 @@ from recsys.requested_sums import RING_BITS, sums_of
 from recsys.run_record import Round
 from recsys.sources import client_data_of, data_of
 from recsys.text.vectors import ItemVectors, item_vectors
-from recsys.turns import turns_of
+from recsys.turns import buffers_of, turns_of
 from recsys.unsent import of_few_bits, sketch_of
 from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding
@@ -120,6 +122,27 @@ class Prepared:
         """Who takes turns, with the keys of the clients that are simulated with this secret; None if nobody does."""
         return turns_of(self.participation, self.client_data.names, beacon(self.config.seed), secret)
 
+    def buffers(self, secret: bytes = bytes(32)) -> Buffers | None:
+        """What clients agree on that are summed up when they are ready; None if a cohort is drawn."""
+        if self.participation.draw is not Draw.ARRIVALS:
+            return None
+        return _buffers(self.config, self.client_data.names, self.participation.size, secret)
+
+    def callers(self) -> Callers:
+        """What decides who is in the next sum."""
+        names, config, training = self.client_data.names, self.config, self.config.training
+        if self.participation.draw is not Draw.ARRIVALS:
+            return Drawn(names, self.participation, config.network, config.seed)
+        return Ready(
+            names,
+            config.network,
+            size=self.participation.size,
+            most=self.participation.charged(len(names), training.rounds),
+            staleness=training.staleness,
+            concurrent=training.concurrent,
+            seed=config.seed,
+        )
+
     def model(self) -> Recommender:
         """A new model, which has not been trained."""
         return model_of(self.config, self.items, self.vectors)
@@ -165,6 +188,7 @@ class Prepared:
             noiseless=noiseless,
             silos=self.silos,
             participation=self.participation,
+            callers=self.callers(),
             optimiser=_optimiser(training),
             patience=training.patience,
             secret=secret,
@@ -195,10 +219,18 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
     client_data = client_data_of(config, data)
     deployment = _deployment(config)
     training = config.training
-    participation = Participation(training.draw, training.size)
+    participation = Participation(training.draw, training.size, training.over, training.most)
     if len(client_data.names) < 2:
         raise UsageError("a sum over fewer than two clients hides nobody")
     planned = participation.planned(len(client_data.names))
+    if participation.draw is Draw.ARRIVALS:  # all who are dishonest may come together
+        buffers = _buffers(config, client_data.names, planned)
+        deployment = replace(deployment, corrupt=f"{buffers.colluders}/{planned}")
+    if (late := planned - participation.expected(len(client_data.names))) > deployment.dropouts(planned):
+        raise UsageError(
+            f"training.over draws {planned} clients of whom {late} are late, and protocol.dropout allows for "
+            f"{deployment.dropouts(planned)}"
+        )
     noised = config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH)
     if deployment.protocol != AUTO:
         deployment.parameters(planned, noised=noised)  # refused here, if at all
@@ -272,6 +304,11 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         locally,
         silos,
     )
+
+
+def _buffers(config: Config, names: Sequence[str], size: int, secret: bytes = bytes(32)) -> Buffers:
+    missing = _deployment(config).dropouts(size)
+    return buffers_of(names, size, missing, config.protocol.corrupt, config.training.staleness, secret)
 
 
 def _silos(config: Config, client_data: ClientData, sums: bool) -> UsersInSilos | None:

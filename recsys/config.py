@@ -196,7 +196,19 @@ class Training:
     draw: Draw = Draw.EVERYONE
     """who takes part in a round"""
     size: int = 0
-    """the size of a cohort that is drawn, or its mean"""
+    """the size of a cohort that is drawn, or its mean; with arrivals, how many clients are in a sum"""
+    over: float = 1.0
+    """for draw fixed and turns: so many times ``size`` clients are called, and a round goes on with the first ``size``
+    that have trained (``network.training``). All others count as dropped out, in noise as well, so ``protocol.dropout``
+    has to allow for them"""
+    most: int = 0
+    """for draw arrivals: in how many sums a client is at the most; 0: in twice as many as all are in on average. Its
+    budget is for so many"""
+    staleness: int = 16
+    """for draw arrivals: an update that was trained from a version of the model so many versions old, and no older one,
+    goes into a sum. It is divided by the root of one more than that"""
+    concurrent: int = 0
+    """for draw arrivals: how many clients train at a time; 0: all"""
     epochs: int = 1
     """passes of a client over its data in a round; not of local training with privacy, see ``privacy.steps``"""
     batch: int = 16
@@ -418,6 +430,7 @@ class Config:
             raise UsageError("privacy.ledger is for one guarantee: with privacy.mode local or distributed")
         if privacy.budget and not (privacy.ledger and privacy.budget >= privacy.epsilon):
             raise UsageError("privacy.budget is that of privacy.ledger, and not below this run's part, privacy.epsilon")
+        self._check_arrivals()
         if training.draw is Draw.TURNS:
             if privacy.mode not in (Mode.NONE, Mode.DISTRIBUTED):
                 raise UsageError("training.draw = turns is for privacy.mode = distributed, or none")
@@ -430,6 +443,38 @@ class Config:
                 raise UsageError("training.draw = turns counts mu^2, which a sample has none of: training.sampled is 1")
         if self.evaluation.users and not self.measured_exactly:
             raise UsageError("evaluation.users needs evaluation.exact = true")
+
+    def _check_arrivals(self) -> None:
+        training, privacy = self.training, self.privacy
+        if training.over > 1 and not self.network.training:
+            raise UsageError("training.over is for clients that take time to train: set network.training")
+        if training.draw is not Draw.ARRIVALS:
+            if (training.most, training.staleness, training.concurrent) != (0, Training().staleness, 0):
+                raise UsageError("training.most, staleness and concurrent are for training.draw = arrivals")
+            return
+        if not self.network.training or self.network.wait:
+            raise UsageError(
+                "training.draw = arrivals is for clients that take time to train (network.training), and waits for "
+                "nobody (no network.wait)"
+            )
+        if training.staleness < 0 or not (training.concurrent == 0 or training.concurrent >= training.size):
+            raise UsageError("training.staleness is not below zero, and training.concurrent not below training.size")
+        if privacy.mode not in (Mode.NONE, Mode.DISTRIBUTED):
+            raise UsageError("training.draw = arrivals is for privacy.mode = distributed, or none")
+        if privacy.ledger or self.clients.overlap > 1 or training.sampled < 1:
+            raise UsageError(
+                "training.draw = arrivals charges each client for its sums, in a ledger of its own (no privacy.ledger) "
+                "and by mu^2, which a sample has none of (training.sampled = 1), and no user is in two clients"
+            )
+        if training.measured:
+            raise UsageError(
+                "training.draw = arrivals needs training.measured = 0: clients would measure models of several versions"
+            )
+        if training.scaffold or training.personal or self.upload.partly:
+            raise UsageError(
+                "training.draw = arrivals is not for training.scaffold, training.personal, upload.kept or upload.rank: "
+                "what a client keeps from round to round belongs to one version of the model"
+            )
 
     def _check_upload(self) -> None:
         upload, training = self.upload, self.training

@@ -22,6 +22,9 @@ as long (``UpdateRecipe.scaffold``, ``recsys.control_variates``). Local privacy 
 steps follows from models of its own that are private already. Or each keeps some layers to itself, and sends a vector
 without them (``UpdateRecipe.personal``, ``recsys.personal_heads``). Or a part of an update travels in each round, and
 each client goes on from what it has not sent yet (``recsys.unsent``).
+
+Who is in a round, from which version of the model each client trains, and what time it is in a simulation, say the
+``callers`` (``recsys.callers``): cohorts that are drawn, or whoever is ready.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,32 +45,30 @@ from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator, ChosenLazyVectors, LazyVectors, Request, Result, Update
+from recsys.callers import Called, Callers, Drawn
 from recsys.control_variates import CONTROL, ControlVariates
 from recsys.data.interactions import History, Interactions
 from recsys.kept_by_clients import KeptByClients, Kinds, decode_kinds, encode_kinds
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
-from recsys.participation import Participation, beacon
+from recsys.participation import Participation
 from recsys.personal_heads import HEAD, personal
-from recsys.run_record import NO_CHECKPOINT, Round
+from recsys.run_record import Round
+from recsys.training_state import TrainingState
 from recsys.unsent import UNSENT, at_round, keeps_unsent, left_of, linear_of
 from recsys.users_in_silos import UsersInSilos
-from secagg import tensors
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg, Rng
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
-from secagg.foreign import as_declared
+from secagg.errors import BudgetError, ThresholdError, UsageError
 from secagg.sketches import Linear
-from secagg.tensors import Pieces
 
 if TYPE_CHECKING:
     from dp.training import Settings
 
 METRICS = ("HR@10", "NDCG@10")
-_OPTIMISER = "optimiser "
 _LOG = logging.getLogger(__name__)
 
 
@@ -182,45 +183,6 @@ class UpdateRecipe:
         return self.measured > 0 and number % self.measured_every == 0
 
 
-@dataclass(slots=True)
-class TrainingState:
-    """All of a run that changes from round to round. Its encoded form is the run's checkpoint.
-
-    ``common`` is the server's control variate, ``weight`` how much all clients counted in it, and ``sealed`` what
-    clients keep, where they keep anything (``recsys.kept_by_clients``).
-    """
-
-    vector: NDArray[np.float32]
-    optimiser: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    rounds: tuple[Round, ...] = ()
-    common: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    weight: float = 1.0
-    sealed: bytes = b""
-
-    def encode(self, secret: bytes) -> Pieces:
-        """Authenticated by the run's secret."""
-        arrays: dict[str, NDArray[Any]] = {f"{_OPTIMISER}{name}": array for name, array in self.optimiser.items()}
-        arrays |= {"vector": self.vector, "common": self.common, "sealed": np.frombuffer(self.sealed, np.uint8)}
-        header = {"rounds": [asdict(one) for one in self.rounds], "weight": self.weight}
-        return tensors.encode(header, arrays, _key(secret))
-
-    @classmethod
-    def decode(cls, data: bytes, secret: bytes) -> TrainingState:
-        try:
-            header, arrays = tensors.decode(data, _key(secret))
-            rounds = as_declared(tuple[Round, ...], header["rounds"])
-            vector, common, sealed = arrays.pop("vector"), arrays.pop("common"), arrays.pop("sealed").tobytes()
-            weight = as_declared(float, header["weight"])
-        except (DecodeError, KeyError):
-            raise DecodeError(NO_CHECKPOINT) from None
-        optimiser = {name.removeprefix(_OPTIMISER): array for name, array in arrays.items()}
-        return cls(vector, optimiser, rounds, common, weight, sealed)
-
-
-def _key(secret: bytes) -> bytes:
-    return derive(secret, labels.STORED, b"checkpoint of rounds")
-
-
 class Federation:
     """The server and the clients of a federated training. ``model`` is the server's; each client trains its own."""
 
@@ -238,6 +200,7 @@ class Federation:
         noiseless: bool = False,
         silos: UsersInSilos | None = None,
         participation: Participation | None = None,
+        callers: Callers | None = None,
         optimiser: Optimiser | None = None,
         patience: int = 0,
         secret: bytes,
@@ -271,6 +234,7 @@ class Federation:
         self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
         self._local_privacy, self._ledger, self._silos = local_privacy, ledger, silos
         self._participation = participation or Participation()
+        self._callers: Callers = callers or Drawn(client_data.names, self._participation, seed=seed)
         self._optimiser = optimiser or Optimiser()
         self._patience = patience
         self._secret, self._seed = secret, seed
@@ -297,6 +261,7 @@ class Federation:
             self._kept.open(len(state.rounds), state.sealed)
         if self._controls is not None:
             self._controls.common, self._controls.weight = state.common, state.weight
+        self._callers.read(state.calls, state.called)
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
@@ -310,27 +275,31 @@ class Federation:
     def advance(self) -> Round:
         """Carry out one round. If too many clients drop out, the model does not change, and the record says so."""
         number = len(self.state.rounds)
-        cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
-        planned = self._participation.planned(len(self._data.names))
+        called = self._callers.call(number, self.state.vector)
+        cohort, expected = called.names, self._participation.expected(len(self._data.names))
         moved, self._will_keep = dict[str, Kinds](), {}
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
             with self._charged(number, cohort) as charged_before:
-                request = self._request(number, cohort, charged_before, moved)
-                result = self._aggregator.aggregate(request, self._client(number, cohort))
+                request = self._request(number, called, charged_before, moved)
+                result = self._aggregator.aggregate(request, self._client(number, called))
         except ThresholdError as error:
             done = failed_round(number, "training", len(cohort), error)
+            self._callers.done(called, self.state.vector, 0.0, summed=False)
         else:
             self._kept.move(moved)
-            measured = self._learn(result, planned, measures=self._recipe.measures(number))
+            measured = self._learn(result, expected, measures=self._recipe.measures(number))
             done = completed_round(number, "training", len(cohort), result, measured)
+            self._callers.done(called, self.state.vector, result.simulated, summed=True)
+        done = replace(done, clock=self._callers.now, staleness=called.staleness)
         self.state.rounds += (done,)
         self._keep()
         return done
 
     def _keep(self) -> None:
         """Bring what is not the model's in the checkpoint up to date."""
+        self.state.calls, self.state.called = self._callers.written()
         if (controls := self._controls) is not None:
             self.state.common, self.state.weight = controls.common, controls.weight
         if self._keeps:
@@ -341,9 +310,9 @@ class Federation:
         """Whether clients keep anything from sum to sum."""
         return bool(self._recipe.scaffold or self._recipe.personal or keeps_unsent(self._encoding))
 
-    def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool, moved: dict[str, Kinds]) -> Request:
+    def _request(self, number: int, called: Called, charged_before: bool, moved: dict[str, Kinds]) -> Request:
         """``moved`` gets what all who are in the sum keep from then on."""
-        controls, started = self._controls, [self.state.vector.tobytes()]
+        controls, started, cohort = self._controls, [self.state.vector.tobytes()], called.names
 
         def sent(name: str, vector: NDArray[np.float64], kept: bytes) -> None:
             after = {} if controls is None else {CONTROL: controls.after(name, vector)}
@@ -357,11 +326,14 @@ class Federation:
             cohort,
             at_round(self._encoding, number),
             None if self._noise is None or self._noiseless else self._noise(len(cohort)),
-            sha256(b"".join(started)).digest(),
+            sha256(b"".join(started)).digest() if called.buffer is None else called.buffer.model(),
             {name: self._weight(name) for name in cohort},
             charged_before,
             lambda name: encode_kinds(self._will_keep.pop(name, {})),
             sent if self._keeps else None,
+            called.late,
+            called.buffer,
+            called.starts,
         )
 
     def _weight(self, name: str) -> int:
@@ -400,8 +372,8 @@ class Federation:
 
     # What clients do
 
-    def _client(self, number: int, cohort: Sequence[str]) -> Update:
-        start, measured, unit = self.state.vector, self._measured(number, cohort), self._unit
+    def _client(self, number: int, called: Called) -> Update:
+        newest, measured, unit = self.state.vector, self._measured(number, called.names), self._unit
         measures, room = self._recipe.measures(number), self._recipe.clip * (1 - self._recipe.measured) ** 0.5
 
         def sent(who: str, change: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -413,11 +385,12 @@ class Federation:
             return np.concatenate([change, values * unit])
 
         def of_users(name: str, users: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
-            model, histories = self._model.with_vector(start), self._data.histories(name)
+            model = self._model.with_vector(called.vector(name, newest))
+            weight, histories = called.weight(name), self._data.histories(name)
             some = [histories[user] for user in users]
             changes = model.changes(some, self._recipe.local, self._seed_of("users", number))
             for user, change, values in zip(users, changes, measured[name][users], strict=True):
-                yield sent(f"{name}, user {user}", change, values)
+                yield sent(f"{name}, user {user}", weight * change, values)
 
         def update(name: str) -> NDArray[np.float64] | LazyVectors:
             count = len(self._data.users(name))
@@ -425,16 +398,16 @@ class Federation:
                 return ChosenLazyVectors(count, lambda users: of_users(name, users))
             if self._encoding.users:  # who is in a sample would show in how long it takes: it is made for all
                 return LazyVectors(count, lambda: of_users(name, np.arange(count)))
-            change = self._moved(name, number)
-            return sent(name, change, measured[name].mean(axis=0))
+            change = self._moved(name, number, called.vector(name, newest))
+            return sent(name, called.weight(name) * change, measured[name].mean(axis=0))
 
         return update
 
-    def _moved(self, name: str, number: int) -> NDArray[np.float64]:
-        """How far a client is from the round's model after its training; and how far its control variate moves, if it
-        has one."""
+    def _moved(self, name: str, number: int, begun: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+        """How far a client is, after its training, from the model that it began with; and how far its control variate
+        moves, if it has one."""
         local, controls, histories = self._recipe.local, self._controls, self._data.histories(name)
-        start, shared = self._own_vector(name), ~self._personal
+        start, shared = self._own_vector(name, begun), ~self._personal
         linear = linear_of(at_round(self._encoding, number))
         first = start.copy()
         if linear is not None and name in self._unsent:
@@ -464,9 +437,9 @@ class Federation:
         others = np.zeros(self._encoding.length - len(change))
         return left_of(linear, np.concatenate([change, others]))[: len(change)]
 
-    def _own_vector(self, name: str) -> NDArray[np.float32]:
-        """The round's model with this client's own head, if it has one."""
-        vector = self.state.vector.copy()
+    def _own_vector(self, name: str, begun: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The model that a client begins with (None: the newest), with this client's own head, if it has one."""
+        vector = (self.state.vector if begun is None else begun).copy()
         if name in self._heads:
             vector[self._personal] = self._heads[name]
         return vector
@@ -550,14 +523,14 @@ class Federation:
 
     # What the server does
 
-    def _learn(self, result: Result, planned: int, *, measures: bool) -> dict[str, float]:
+    def _learn(self, result: Result, expected: int, *, measures: bool) -> dict[str, float]:
         """Move the server's model by a sum, and its control variate if it has one. Returns the means of what
         clients measured, if it was a round for that: else there is nothing but noise."""
         shared = ~self._personal
         parameters = np.count_nonzero(shared)
-        denominator: float = planned if self._noise is not None else result.weight
-        if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
-            denominator = self._silos.users * planned / len(self._data.names)
+        denominator: float = expected if self._noise is not None else result.weight
+        if self._silos is not None:  # the declared users, as if the silos had their part of them
+            denominator = self._silos.users * expected / len(self._data.names)
             denominator *= float(self._encoding.sampled)  # those whose coins come up heads, on average
         before, vector = self.state.vector[shared].astype(np.float64), self.state.vector.copy()
         vector[shared] = before + self._optimiser(result.vector[:parameters] / denominator, before)

@@ -15,15 +15,17 @@ from secagg.crypto.prg import Prg
 
 
 class IdealAggregator:
-    """The same encoding and noise as with a protocol, and nobody drops out."""
+    """The same encoding and noise as with a protocol, and nobody drops out but those who are late."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, secret: bytes, *, simulated: float = 0.0) -> None:
+        """``simulated``: how many seconds a sum is said to take."""
+        self._secret, self._simulated = secret, simulated
 
     def aggregate(self, request: Request, update: Update) -> Result:
         began, timed, told = perf_counter(), TimedUpdate(update), request.sent
+        cohort = tuple(name for name in request.cohort if name not in request.late)
         found = ideal_sum(
-            request.cohort,
+            cohort,
             timed,
             request.encoding,
             request.noise,
@@ -34,7 +36,7 @@ class IdealAggregator:
             sent=None if told is None else lambda name, vector: told(name, vector, request.keeping(name)),
         )
         seconds = {"updates": timed.seconds, "adding": perf_counter() - began - timed.seconds}
-        return Result(found.vector, found.weight, request.cohort, {}, 0, 0, seconds)
+        return Result(found.vector, found.weight, cohort, {}, 0, 0, seconds, self._simulated)
 
     def _rng(self, number: int, purpose: bytes) -> Prg:
         return Prg(derive(self._secret, labels.SIMULATED, b"ideal", purpose, number.to_bytes(8, "big")))

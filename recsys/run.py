@@ -47,7 +47,7 @@ from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
-from recsys.federated import METRICS, Federation, TrainingState
+from recsys.federated import METRICS, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.ease import Ease
@@ -80,6 +80,7 @@ from recsys.sentences import (
     spending,
 )
 from recsys.serving import ServedModel
+from recsys.training_state import TrainingState
 from secagg.assumptions import fraction
 from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import BudgetError, StorageError, ThresholdError
@@ -168,6 +169,7 @@ class _Running:
             network=prepared.config.network,
             ledger=self._ledgers.get(Mode.DISTRIBUTED),
             turns=prepared.turns(self._secret),
+            buffers=prepared.buffers(self._secret),
             folder=self._private,
             seed=prepared.config.seed,
             engine=Threads(prepared.config.protocol.workers),
@@ -441,6 +443,9 @@ def agreed(prepared: Prepared) -> dict[str, Any]:
         "dropout": deployment.dropout,
         **({"chosen": deployment.why} if deployment.why else {}),
     }
+    if prepared.participation.draw is Draw.ARRIVALS:
+        charged = prepared.participation.charged(len(prepared.client_data.names), prepared.config.training.rounds)
+        asked |= {"most": charged, "staleness": prepared.config.training.staleness}
     if prepared.participation.draw is Draw.POISSON:
         del asked["clients"], asked["min_contributors"]
         asked["corrupt"] = deployment.corrupt

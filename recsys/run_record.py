@@ -68,14 +68,24 @@ class Round:
     epsilon_left: float | None = None
     head: str = ""
     """the head of that ledger at this time, where the report finds what had been spent"""
+    clock: float = 0.0
+    """simulated seconds since the run began, when the round was over; 0 where training takes no time"""
+    staleness: Mapping[str, int] = field(default_factory=dict)
+    """in asynchronous training: how many clients trained from a version so many versions ago"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.survivors <= self.planned or self.planned < 1 or min((self.number, *self.silent.values())) < 0:
             raise UsageError("a round is planned for one client or more, of which some or none survive")
-        values = (*self.seconds.values(), *self.measured.values(), *self.exact.values())
+        values = (self.clock, *self.seconds.values(), *self.measured.values(), *self.exact.values())
         spent = (self.epsilon, self.epsilon_left)
         check_drawable(
-            (self.bytes_up, self.bytes_down, *values, *(value for value in spent if value is not None and value != inf))
+            (
+                self.bytes_up,
+                self.bytes_down,
+                self.clock,
+                *values,
+                *(value for value in spent if value is not None and value != inf),
+            )
         )
 
 

@@ -101,6 +101,7 @@ def start(prepared: Prepared, folder: Folder, before: Run | None, runs: LockedRu
                 "elsewhere": elsewhere(prepared, beside),
                 "data": data_mark(ledger_secret, data),
                 "turns": prepared.turns(secret) if mode is Mode.DISTRIBUTED else None,
+                "arrivals": None if (buffers := prepared.buffers(secret)) is None else buffers.arrivals,
             }
             made = _ledger(folder / file, key, budget, guarantee, folder.keys, resumed, more)
             ledgers[mode] = held.enter_context(closing(made))

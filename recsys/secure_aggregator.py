@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols import registry
+from protocols.buffers import Buffers
 from protocols.client import Client
 from protocols.engines.local import HERE, Threads
 from protocols.plan import SESSION_BYTES, RoundPlan
@@ -57,14 +58,16 @@ class SecureAggregator:
         network: Network | None = None,
         ledger: Ledger | None = None,
         turns: Turns | None = None,
+        buffers: Buffers | None = None,
         folder: AnyFolder | None = None,
         seed: int = 0,
         engine: Threads = HERE,
         tell: Callable[[str], None] = lambda doing: None,
     ) -> None:
-        """``turns``: clients refuse a sum that is not their turn. ``engine``: so many clients answer at a time, and so
+        """``turns``: clients refuse a sum that is not their turn. ``buffers``: what they agreed on where sums are over
+        whoever is ready. ``engine``: so many clients answer at a time, and so
         many threads remove masks. ``tell`` is called when a phase begins."""
-        self._deployment, self._secret, self._turns = deployment, secret, turns
+        self._deployment, self._secret, self._turns, self._buffers = deployment, secret, turns, buffers
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
         self._tell = tell
         self._pending = None if folder is None else PendingSums(folder, secret)
@@ -80,6 +83,7 @@ class SecureAggregator:
         else:
             plan, silent = self._same_plan(pending.plan, request, roster), pending.silent
         self._check_turn(plan)
+        self._check_buffer(plan, request)
         policy = self._policy(plan)
         clients = {
             one.name: Client(one, roster, policy=policy, rng=self._rng(b"client", one.name.encode(), plan.digest()))
@@ -106,6 +110,7 @@ class SecureAggregator:
                 request.sent(name, _decoded(encoded_for, inputs[name].vector), inputs[name].kept)
         seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
         seconds[str(next(iter(server.steps)))] += starting
+        phases = len(self._phases)
         return Result(
             total.vector,
             total.weight,
@@ -114,6 +119,7 @@ class SecureAggregator:
             sum(ran.bytes_up.values()),
             sum(ran.bytes_down.values()),
             seconds,
+            self._network.messages(len(request.cohort), phases, self._seed_of(request.number)),
         )
 
     def _began_phase(self, request: Request, server: ServerRound) -> None:
@@ -151,6 +157,10 @@ class SecureAggregator:
         first_frames, inputs = dict[str, bytes | SecAggError](), dict[str, Input]()
         with self._writing(request, plan, silent) as write_input:
             for name, client in clients.items():
+                if name in request.late:
+                    if write_input is not None:
+                        write_input(name, Input())
+                    continue
                 first = first_or_refusal(client, plan, update(name), request.weights.get(name, 1))
                 update.check()
                 if write_input is not None or request.sent is not None:
@@ -185,6 +195,12 @@ class SecureAggregator:
         if ledger is not None and ledger.number_taken(plan.secure_sum(plan.clients)):
             raise ThresholdError(f"sum {plan.round} was interrupted, and cannot be repeated: its turn is lost")
 
+    def _check_buffer(self, plan: RoundPlan, request: Request) -> None:
+        """What each client of a buffer asks before it looks at its update."""
+        if self._buffers is not None and request.buffer is not None:
+            for name in request.cohort:
+                self._buffers.check(plan, request.buffer, name, request.starts.get(name))
+
     def _plan(self, request: Request, roster: Roster) -> RoundPlan:
         """The plan of a new sum."""
         deployment = self._deployment
@@ -216,9 +232,18 @@ class SecureAggregator:
 
     def _silent(self, request: Request) -> Mapping[str, str]:
         """Who drops out of a new sum, and in which phase."""
+        phases = self._phases
+        gone = self._network.faults(request.cohort, phases, seed=self._seed_of(request.number)).dropouts
+        return {**gone, **dict.fromkeys(sorted(request.late), phases[0])}
+
+    @property
+    def _phases(self) -> list[str]:
+        """Those in which the server waits for answers, whatever happens."""
         steps = registry.find(self._deployment.protocol).server.steps
-        phases = [str(phase) for phase, step in steps.items() if not step.optional]
-        return self._network.faults(request.cohort, phases, seed=self._seed * (1 << 32) + request.number).dropouts
+        return [str(phase) for phase, step in steps.items() if not step.optional]
+
+    def _seed_of(self, number: int) -> int:
+        return self._seed * (1 << 32) + number
 
     def _same_plan(self, plan: RoundPlan, request: Request, roster: Roster) -> RoundPlan:
         """The plan of a sum that is pending. A protocol that cannot repeat itself gets a new session for each attempt.
@@ -252,7 +277,10 @@ class SecureAggregator:
 
     @property
     def _beacon(self) -> bytes:
-        """What a deployment would hand out, so that the server does not draw the committee."""
+        """What a deployment would hand out, so that the server does not draw the committee. None where whoever is ready
+        is summed up: it could be tried on whom the lots fall."""
+        if self._buffers is not None:
+            return b""
         return derive(self._secret, labels.SIMULATED, b"beacon")
 
     def _identity(self, name: str) -> Identity:

@@ -11,6 +11,7 @@ from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dp.arrivals import Arrivals
 from dp.events import Guarantee, Holder, Trust, Unit
 from dp.filter import Budget
 from dp.ledger import Ledger
@@ -152,7 +153,7 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
         planned,
         overlap,
         part,
-        turns=ledger.turns,
+        of_each=ledger.of_each,
         window=ledger.window,
         sampled=sampled,
     )
@@ -167,20 +168,22 @@ def promise(
     planned: int | None,
     overlap: int = 1,
     part: float | None = None,
-    turns: Turns | None = None,
+    of_each: Turns | Arrivals | None = None,
     window: Window | None = None,
     sampled: Fraction = Fraction(1),
 ) -> Spending:
     """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
     themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing. One person's
-    data may be in ``overlap`` silos. ``turns``: each client is charged for its own sums. ``window``: what the unit is.
-    Users are ``sampled`` with that probability at the least."""
+    data may be in ``overlap`` silos. ``of_each``: who is charged for which sum, if not all clients for all. ``window``:
+    what the unit is. Users are ``sampled`` with that probability at the least."""
     seconds = None if window is None else window.length
     whom = protected(guarantee.unit, seconds)
     private = f"({float(budget.epsilon):g}, {float(upwards(budget.delta, 3)):.3g})-private"
     whose = "all runs that share this ledger" if shared else "all rounds"
-    if turns is not None:
-        whose += f", in each of which the next {turns.size} of {len(turns.names):,} clients have their turn,"
+    if isinstance(of_each, Turns):
+        whose += f", in each of which the next {of_each.size} of {len(of_each.names):,} clients have their turn,"
+    elif of_each is not None:
+        whose += f", in each of which {of_each.size} of {len(of_each.names):,} clients are that were ready,"
     colluders = 0 if noise is None else noise.colluders
     if guarantee.trust is Trust.DISTRIBUTED:
         inside = guarantee.holder is Holder.SILO
@@ -190,8 +193,10 @@ def promise(
         if noise is not None:
             allowed = f"at most {noise.dropouts} of {planned}" if planned else "no more than its plan allows for"
             words += f", while {allowed} are missing from a sum"
-        if turns is not None:
+        if isinstance(of_each, Turns):
             words += "; a turn that is missed is charged, and lost"
+        elif of_each is not None:
+            words += "; when a client was ready, and from which version it trained, is public"
         if inside:
             own = "user's" if window is None else "person's"
             words += f"; the {own} own {'silo sees its data' if overlap == 1 else 'silos see their data'}"

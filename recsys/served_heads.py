@@ -13,7 +13,6 @@ from typing import cast
 import numpy as np
 
 from recsys.config import Config
-from recsys.federated import TrainingState
 from recsys.kept_by_clients import KeptByClients
 from recsys.models.recommender import SharedModel
 from recsys.models.store import load_in
@@ -21,6 +20,7 @@ from recsys.personal_heads import HEAD, personal
 from recsys.run_record import MODEL, Run
 from recsys.run_start import CHECKPOINT, PRIVATE, SECRET
 from recsys.serving import ServedModel
+from recsys.training_state import TrainingState
 from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import UsageError
 

@@ -1,10 +1,11 @@
-"""Who takes turns in a run, with the keys of its simulated clients."""
+"""Who is charged for what in a run whose clients take turns, or come when they are ready: with their keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from dp.turns import Turns
+from protocols.buffers import Buffers
 from protocols.roster import Identity, Roster
 from recsys.participation import Draw, Participation
 from secagg.crypto import labels
@@ -15,6 +16,13 @@ from secagg.crypto.prg import Prg
 def identity_of(name: str, secret: bytes) -> Identity:
     """The identity of a simulated client: it follows from its name and the run's secret."""
     return Identity.generate(name, Prg(derive(secret, labels.SIMULATED, b"identity", name.encode())))
+
+
+def buffers_of(
+    names: Sequence[str], size: int, missing: int, corrupt: str, staleness: int, secret: bytes = bytes(32)
+) -> Buffers:
+    """What the clients of a run agree on that are summed up when they are ready."""
+    return Buffers(Roster.of([identity_of(name, secret) for name in names]), size, missing, corrupt, staleness)
 
 
 def turns_of(participation: Participation, names: Sequence[str], beacon: bytes, secret: bytes) -> Turns | None:
@@ -30,4 +38,4 @@ def turns_of(participation: Participation, names: Sequence[str], beacon: bytes, 
     if participation.draw is not Draw.TURNS:
         return None
     roster = Roster.of([identity_of(name, secret) for name in names])
-    return Turns(roster.names, roster.keys, beacon, participation.size)
+    return Turns(roster.names, roster.keys, beacon, participation.planned(len(names)))

@@ -223,9 +223,9 @@ class Ledger:
         return self._known.genesis.turns
 
     @property
-    def arrivals(self) -> Arrivals | None:
-        """Who may be in a sum, if sums are over whoever was ready."""
-        return self._known.genesis.arrivals
+    def of_each(self) -> Turns | Arrivals | None:
+        """What says who is charged for a sum, where the budget is that of each client."""
+        return self._known.genesis.of_each
 
     @property
     def window(self) -> Window | None:

@@ -68,9 +68,9 @@ class Spent:
         planned = plans[0].clients if alike else None
         overlap = min((plan.encoding.overlap for plan in plans), default=1)
         sampled = min((plan.encoding.sampled for plan in plans), default=Fraction(1))
-        guarantee, budget, turns, window = genesis.guarantee, genesis.budget, genesis.turns, genesis.window
+        guarantee, budget, of_each, window = genesis.guarantee, genesis.budget, genesis.of_each, genesis.window
         promised = promise(
-            path, shared, guarantee, budget, noise, planned, overlap, turns=turns, window=window, sampled=sampled
+            path, shared, guarantee, budget, noise, planned, overlap, of_each=of_each, window=window, sampled=sampled
         )
         return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 

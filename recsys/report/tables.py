@@ -44,6 +44,8 @@ def rounds(account: Account) -> Html:
     entries = account.run.rounds
     exact, measured = _names(entry.exact for entry in entries), _names(entry.measured for entry in entries)
     phases = _names(entry.seconds for entry in entries)
+    clock = ["simulated seconds so far"] if any(entry.clock for entry in entries) else []
+    staleness = ["versions behind, mean"] if any(entry.staleness for entry in entries) else []
     spending = ["spent", "left"] if account.spent else []
     groups = [
         Group("", ["round", "purpose", "survivors", "fell silent"]),
@@ -52,6 +54,7 @@ def rounds(account: Account) -> Html:
         Group("epsilon", spending),
         Group("bytes", ["up", "down"]),
         Group("seconds", phases),
+        Group("clients that take time", [*clock, *staleness]),
     ]
 
     def row(entry: Round) -> list[str]:
@@ -66,9 +69,17 @@ def rounds(account: Account) -> Html:
             numbers.size(entry.bytes_up),
             numbers.size(entry.bytes_down),
             *(numbers.seconds(entry.seconds.get(name)) for name in phases),
+            *([numbers.seconds(entry.clock)] if clock else []),
+            *([f"{_mean(entry.staleness):.1f}"] if staleness else []),
         ]
 
     return table("Rounds", groups, [row(entry) for entry in entries], words=range(4))
+
+
+def _mean(counted: Mapping[str, int]) -> float:
+    """Of numbers, each with how often it occurs."""
+    found = {int(age): count for age, count in counted.items() if age.isdecimal() and len(age) < 10 and count > 0}
+    return sum(age * count for age, count in found.items()) / max(1, sum(found.values()))
 
 
 def results(account: Account) -> Html:

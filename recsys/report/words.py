@@ -290,6 +290,10 @@ def never_promised(account: Account) -> list[str]:
         "Who takes part, who falls silent and when, how long an answer takes, and the size of messages: the server "
         "sees it. How long all of them took together is in the record."
     ]
+    if any(one.staleness for one in account.run.rounds):
+        found.append(
+            "When a client was ready, and from which version of the model it trained: all see it in a sum's plan."
+        )
     if any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append("Noise that more clients leave out than are allowed for. A ledger cannot show it either.")
     found.append("Python cannot promise to wipe secrets from memory.")

@@ -35,13 +35,13 @@ pytest.importorskip("torch")
 
 from recsys.aggregator import Result  # noqa: E402
 from recsys.data import movielens, tables  # noqa: E402
-from recsys.federated import TrainingState  # noqa: E402
 from recsys.models.ease import Ease  # noqa: E402
 from recsys.models.mf import MatrixFactorisation  # noqa: E402
 from recsys.models.store import load, save  # noqa: E402
 from recsys.requested_sums import _decoded, _encoded_results, _PastSum  # noqa: E402
 from recsys.run_record import FILE, Run  # noqa: E402
 from recsys.serving import ServedModel  # noqa: E402
+from recsys.training_state import TrainingState  # noqa: E402
 from tests.scenes import runs  # noqa: E402
 
 fuzz = settings(max_examples=5_000 if LONG else 25)

@@ -249,6 +249,7 @@ STRATA = (
         ("protocols/sparse.py", "dp/threshold.py"),
         ("tests/protocols/test_sparse.py", "tests/dp/test_threshold.py", "tests/statistical/test_threshold.py"),
     ),
+    Stratum("buffers", ("protocols/buffers.py",), ("tests/protocols/test_buffers.py",)),
     Stratum("adapters", ("protocols/adapters",), ("tests/protocols/adapters",)),
     Stratum(
         "ledger",
@@ -292,6 +293,8 @@ STRATA = (
             "recsys/network.py",
             "recsys/participation.py",
             "recsys/turns.py",
+            "recsys/callers.py",
+            "recsys/training_state.py",
             "recsys/assembly.py",
             "recsys/budgets.py",
             "recsys/sources.py",

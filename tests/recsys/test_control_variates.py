@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from recsys.aggregator import Aggregator, Request, Result, Update
 from recsys.assembly import prepare
+from recsys.callers import Called
 from recsys.control_variates import ControlVariates
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
-from recsys.federated import ClientData, Federation, TrainingState
+from recsys.federated import ClientData, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import Local
 from recsys.network import Network
@@ -25,6 +26,7 @@ from recsys.optimisers import Optimiser
 from recsys.participation import Draw, Participation
 from recsys.run_record import Run
 from recsys.secure_aggregator import SecureAggregator
+from recsys.training_state import TrainingState
 from recsys.users_in_silos import UsersInSilos
 from secagg.encoding import Encoding
 from secagg.errors import StorageError, UsageError
@@ -177,7 +179,7 @@ def test_a_client_takes_as_many_steps_as_it_says() -> None:
     """From its mean gradient follows where it went."""
     done, clients = uneven(), client_data(SIZES)
     start = done.state.vector.astype(np.float64)
-    sent = done._client(0, clients.names)("silo-1")  # 9 users: 3 batches, 3 times
+    sent = done._client(0, Called(clients.names))("silo-1")  # 9 users: 3 batches, 3 times
     np.testing.assert_allclose(sent[12:] / (LOCAL.epochs * LOCAL.rate), -sent[:12] / (9 * LOCAL.rate), rtol=1e-4)
     assert np.abs(sent[:12]).max() > np.abs(sent[12:]).max() > 0
     assert start.shape == (12,)
@@ -414,7 +416,7 @@ def test_under_local_privacy_a_step_is_one_of_those_that_were_charged(tmp_path: 
     clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     done = private(clients, ledger, scaffold=True, clip=1e3)
-    sent = done._client(0, clients.names)("silo-0")
+    sent = done._client(0, Called(clients.names))("silo-0")
     ledger.close()
     half = len(sent) // 2
     np.testing.assert_allclose(sent[half:] / (STEPS * PRIVATE.rate), -sent[:half] / (STEPS * PRIVATE.rate), rtol=1e-5)

@@ -31,9 +31,10 @@ from dp.training import Settings
 from protocols import registry
 from protocols.parameters import rules_of
 from recsys.aggregator import Aggregator
+from recsys.callers import Called
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
-from recsys.federated import METRICS, ClientData, Federation, TrainingState, UpdateRecipe
+from recsys.federated import METRICS, ClientData, Federation, UpdateRecipe
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import measure
 from recsys.models.autoencoder import Autoencoder
@@ -43,6 +44,7 @@ from recsys.optimisers import Optimiser, Rule
 from recsys.participation import Draw, Participation, beacon
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
+from recsys.training_state import TrainingState
 from recsys.users_in_silos import UsersInSilos
 from secagg import tensors
 from secagg.crypto import labels
@@ -162,7 +164,7 @@ def test_a_training_that_comes_to_nothing_goes_in_as_zeros(monkeypatch: pytest.M
         vector = run(done, 1)
     assert done.state.rounds[0].survivors == 3
     fine = federation(clients, secure(clients), measured=0.0)
-    without = [fine._client(0, clients.names)(name) for name in ("silo-0", "silo-2")]
+    without = [fine._client(0, Called(clients.names))(name) for name in ("silo-0", "silo-2")]
     expected = start + sum(change * min(1.0, 1 / np.linalg.norm(change)) for change in without) / 3
     assert np.abs(vector - expected).max() <= error(1)
     switch_off(monkeypatch, Federation, "_client", "not np.isfinite(change).all()")

@@ -104,7 +104,7 @@ def test_a_new_name_is_drawn_no_more_often(monkeypatch: pytest.MonkeyPatch) -> N
     """Three of ten are drawn: more than 20 of 30 times has probability 1e-5 (fixed seed). If places were drawn and not
     names, it would always be there."""
     assert sum(map(renamed, range(30))) <= 20
-    drawn = "[str(self.draw), str(self.size), *names]"
+    drawn = "[str(self.draw), str(planned), *names]"
     switch_off(monkeypatch, Participation, "cohort", drawn, "[str(self.draw), str(self.size)]")
     assert all(map(renamed, range(30)))
 
@@ -117,6 +117,6 @@ def test_cohorts_of_two_sizes_are_not_one_in_the_other(monkeypatch: pytest.Monke
         return sum(small < large for small, large in pairs)
 
     assert differ_by_one() < 15
-    drawn = "[str(self.draw), str(self.size), *names]"
+    drawn = "[str(self.draw), str(planned), *names]"
     switch_off(monkeypatch, Participation, "cohort", drawn, "[str(self.draw), *names]")
     assert differ_by_one() == 30

@@ -18,7 +18,7 @@ from recsys.data.negatives import frozen
 from recsys.data.split import leave_last_out
 from recsys.deployment import Deployment
 from recsys.export import export
-from recsys.federated import ClientData, Federation, TrainingState
+from recsys.federated import ClientData, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.kept_by_clients import KeptByClients
 from recsys.metrics.ranking import evaluate
@@ -32,6 +32,7 @@ from recsys.run_record import MODEL, Run
 from recsys.run_start import CHECKPOINT
 from recsys.secure_aggregator import SecureAggregator
 from recsys.served_heads import load_own
+from recsys.training_state import TrainingState
 from recsys.users_in_silos import UsersInSilos
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, UsageError

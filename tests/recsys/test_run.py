@@ -27,7 +27,6 @@ from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
 from recsys.deployment import Deployment
-from recsys.federated import TrainingState
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
@@ -39,6 +38,7 @@ from recsys.requested_sums import LearnsFromSums
 from recsys.run import agreed, train
 from recsys.run_record import Round, Run
 from recsys.secure_aggregator import SecureAggregator
+from recsys.training_state import TrainingState
 from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive

@@ -19,12 +19,13 @@ from recsys.aggregator import Aggregator, Request, Result, Update
 from recsys.assembly import prepare
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
-from recsys.federated import ClientData, Federation, TrainingState
+from recsys.federated import ClientData, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.kept_by_clients import KeptByClients
 from recsys.models.recommender import Local
 from recsys.network import Network
 from recsys.secure_aggregator import SecureAggregator
+from recsys.training_state import TrainingState
 from recsys.unsent import UNSENT, at_round
 from recsys.users_in_silos import UsersInSilos
 from secagg.encoding import Encoding

@@ -108,7 +108,7 @@ def test_a_client_is_in_as_many_sums_as_its_budget_has_room_for(ledger: Ledger) 
     assert ledger.epsilon == pytest.approx(float(ledger.budget.epsilon), rel=1e-9)
     ledger.close()
     again = Ledger.open(ledger.path, KEY)
-    assert (again.arrivals, again.turns) == (ARRIVALS, None)
+    assert (again.of_each, again.turns) == (ARRIVALS, None)
     again.commit(arrival_happened(arrived(0, FIRST)))  # the same bytes, charged once
     assert again.spent.amounts == (2 * MOVED,)
     assert both(closed(again)) == ""
