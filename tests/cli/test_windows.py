@@ -139,14 +139,19 @@ def new(path: Path, guarantee: Guarantee) -> Ledger:
     return Ledger.create(path, KEY, BUDGET, guarantee, run="a stream", elsewhere="nothing", window=WINDOW)
 
 
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory: pytest.TempPathFactory) -> Account:
+    """Of which everything is taken but its promise."""
+    make(folder := tmp_path_factory.mktemp("another"), "distributed")
+    return Account.load(folder)
+
+
 @pytest.mark.parametrize("relation", [Relation.ZERO_OUT, Relation.REPLACE_ONE])
 @pytest.mark.parametrize("made", [of_silos, of_devices, local])
-def test_no_sentence_of_a_report_names_a_user(made: Any, relation: Relation, tmp_path: Path) -> None:
+def test_no_sentence_of_a_report_names_a_user(made: Any, relation: Relation, a_run: Account, tmp_path: Path) -> None:
     made(tmp_path / "ledger.db", relation)
     spent = Spent.load(tmp_path / "ledger.db")
-    (tmp_path / "run").mkdir()
-    make(tmp_path / "run", "distributed")
-    account = replace(Account.load(tmp_path / "run"), spent=(spent,))
+    account = replace(a_run, spent=(spent,))
     with closing(Ledger.open(tmp_path / "ledger.db", KEY)) as ledger:
         in_lists = sentences.promised([ledger])
     said = [
