@@ -284,7 +284,7 @@ class SqliteJournal:
         if keys is None and sealed:
             raise SealedError(f"{path} is sealed, and no key was given: {KEY_FILE} names the file that has it")
         if keys is not None and not sealed:
-            raise UnsealedError(f"{path} is not sealed, and a key was given: secagg seal seals what should be")
+            raise UnsealedError(f"{path} is not sealed, and a key was given: secagg seal, if you know whose it is")
         return _Hidden(None if keys is None else keys.open(sealed[0][0], _HIDING))
 
     def reseal(self, opening: Keyring, sealing: Keyring | None) -> bool:

@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, hkdf, transcript
 from secagg.errors import AlteredError, SealedError, StorageError, UnsealedError, UsageError, WrongKeyError
-from secagg.files import DRAFT, read_private, reading, said, write_file, writing
+from secagg.files import DRAFT, alone, read_private, reading, said, write_file, writing
 
 CHUNK = 1 << 20
 """Bytes of the text in each chunk but the last."""
@@ -90,13 +90,16 @@ class Keyring:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
-        """The keys that the environment gives or names; None if there are none. Never both: one would be forgotten."""
-        file, keys = environment.get(KEY_FILE, ""), environment.get(KEYS, "")
-        if file and keys:
+        """The keys that the environment gives or names; None if neither is set. Never both: one would be forgotten. One
+        that is set and empty is refused: a secret that did not arrive would leave everything plain."""
+        file, keys = environment.get(KEY_FILE), environment.get(KEYS)
+        if file is not None and keys is not None:
             raise UsageError(f"the environment has both {KEY_FILE} and {KEYS}: which one is meant?")
-        if file:
+        if "" in (file, keys):
+            raise UsageError(f"{KEYS if file is None else KEY_FILE} is set, and empty: unset it if all is to be plain")
+        if file is not None:
             return cls.load(file)
-        return cls(_keys_in(keys.split(","), KEYS)) if keys else None
+        return None if keys is None else cls(_keys_in(keys.split(","), KEYS))
 
     @property
     def newest(self) -> str:
@@ -130,13 +133,17 @@ class Keyring:
 
 
 def add_key(path: Path) -> None:
-    """Draw a new master key, and put it on top of a private file of keys, which is made if it does not exist."""
-    try:
-        before = read_private(path).decode()
-        Keyring.load(path)
-    except FileNotFoundError:
-        before = ""
-    write_file(path, f"{os.urandom(KEY_BYTES).hex()}\n{before}".encode(), private=True)
+    """Draw a new master key, and put it on top of a private file of keys, which is made if it does not exist.
+
+    One process at a time: a key that another one put there meanwhile, and has sealed with, must not be lost.
+    """
+    with alone(path.parent):
+        try:
+            before = read_private(path).decode()
+            Keyring.load(path)
+        except FileNotFoundError:
+            before = ""
+        write_file(path, f"{os.urandom(KEY_BYTES).hex()}\n{before}".encode(), private=True)
 
 
 def is_sealed(data: bytes) -> bool:
@@ -277,7 +284,7 @@ def _what_is_wrong(file: BinaryIO, start: bytes, keys: Keyring, name: str, folde
                 return AlteredError(f"{name} is another file, put in its place: it was sealed as {head.name}")
             return AlteredError(f"{name} is of another folder, and was put into this one")
     if head.magic != _MAGIC:
-        return UnsealedError(f"{name} is not sealed, and a key was given: secagg seal seals what should be")
+        return UnsealedError(f"{name} is not sealed, and a key was given: secagg seal, if you know whose it is")
     if keys._one(head.key_id) is None:
         return WrongKeyError(f"{name} is sealed under key {head.key_id.hex()}, which is not among those given")
     return AlteredError(f"{name} was altered, or cut short")

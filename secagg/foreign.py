@@ -56,7 +56,8 @@ def named_file(path: Path, *, most: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON in UTF-8: numbers finite, integers of 64 bits, at most ``DEEPEST`` levels, no half surrogate pair in text.
+    """JSON in UTF-8: numbers finite, integers of 64 bits, at most ``DEEPEST`` levels, no half surrogate pair in text,
+    and no name twice in an object: two readers would each believe another one.
 
     >>> parse_json(b'{"a": [1, 2.5, "x", null]}')
     {'a': [1, 2.5, 'x', None]}
@@ -65,7 +66,9 @@ def parse_json(data: bytes) -> Any:
     secagg.errors.DecodeError: a number that is not finite
     """
     try:
-        found = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        found = json.loads(
+            data.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once
+        )
         _check_levels(found)
         json.dumps(found, ensure_ascii=False).encode()  # fails at half of a surrogate pair
     except (ValueError, RecursionError):
@@ -173,6 +176,12 @@ def parse_array(data: bytes) -> NDArray[Any]:
         return np.frombuffer(data, kind, prod(shape), head.end()).reshape(shape, order=order).copy("K")
     except (TypeError, ValueError, OverflowError):  # a kind, or so many dimensions, as numpy does not have
         raise DecodeError("not an array of numpy") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise DecodeError("a name that stands twice in an object")
+    return found
 
 
 def _check_levels(value: object) -> None:

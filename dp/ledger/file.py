@@ -115,11 +115,12 @@ class Ledger:
         shared: bool,
         held: ExitStack,
         keys: Keyring | None,
+        version: int,
     ) -> None:
         """Not for callers: ``create`` or ``open``."""
         self.path, self._held, self._keys = path, held, keys
         self._key, self._db, self._known, self._shared, self._sound = key, database, state, shared, True
-        self._process, self._version = os.getpid(), _version(database)
+        self._process, self._version = os.getpid(), version
 
     @classmethod
     def create(
@@ -180,8 +181,9 @@ class Ledger:
             with _errors():
                 for setting in _SHARED if shared else _ALONE:
                     database.execute(setting)
+            version = _version(database)  # before anything is read: others may seal what they share at any moment
             state = replay(_rows(database, keys), key.public, pinned)
-            return cls(path, key, database, state, shared, held.pop_all(), keys)
+            return cls(path, key, database, state, shared, held.pop_all(), keys, version)
 
     @property
     def head(self) -> bytes:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import at_rest
-from secagg.at_rest import CHUNK, KEY_FILE, KEYS, Folder, Keyring, Sealing, opened, read_sealed
+from secagg.at_rest import CHUNK, KEY_FILE, KEYS, Folder, Keyring, Sealing, add_key, opened, read_sealed
 from secagg.errors import AlteredError, SealedError, StorageError, UnsealedError, UsageError, WrongKeyError
 from secagg.files import write_file
 
@@ -140,6 +141,9 @@ def test_keys_come_from_a_private_file_or_the_environment(tmp_path: Path) -> Non
     assert Keyring.of_environment({}) is None
     with pytest.raises(UsageError, match="both"):
         Keyring.of_environment(named | given_)
+    for name in (KEY_FILE, KEYS):  # a secret that did not arrive
+        with pytest.raises(UsageError, match=f"{name} is set, and empty"):
+            Keyring.of_environment({name: ""})
     for wrong in ("", "# nothing\n", NEW.hex()[1:], "x" * 64):
         file.write_text(wrong)
         with pytest.raises(UsageError, match="64 hexadecimal digits"):
@@ -149,6 +153,24 @@ def test_keys_come_from_a_private_file_or_the_environment(tmp_path: Path) -> Non
     for keys in ([], [b"short"]):
         with pytest.raises(UsageError, match="one or more keys"):
             Keyring(keys)
+
+
+def test_a_key_that_another_process_adds_meanwhile_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has sealed with that key could not be opened any more."""
+    path, real, others = tmp_path / "keys", at_rest.write_file, list[str]()
+
+    def meanwhile(file: Path, *pieces: bytes, private: bool) -> None:
+        monkeypatch.setattr(at_rest, "write_file", real)
+        with suppress(StorageError):  # it is refused, as long as this one is at work
+            add_key(path)
+            others.append(Keyring.load(path).newest)
+        real(file, *pieces, private=private)
+
+    monkeypatch.setattr(at_rest, "write_file", meanwhile)
+    add_key(path)
+    assert all(key in repr(Keyring.load(path)) for key in others)
+    add_key(path)
+    assert len(path.read_text().split()) == 2
 
 
 # Folders

@@ -126,6 +126,8 @@ ODD_JSON = {
     "UTF-16": '{"a": 1}'.encode("utf-16"),
     "a byte order mark": b"\xef\xbb\xbf1",
     "NUL": b'"\x00"',
+    "a name twice": b'{"a": 1, "b": {}, "a": 1}',
+    "a name twice within": b'[{"a": {"b": 1, "b": 2}}]',
     "two values": b"1 2",
     "nothing": b"",
 }

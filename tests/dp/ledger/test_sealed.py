@@ -4,13 +4,15 @@ import sqlite3
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.filter import Budget
+from dp.ledger import file
 from dp.ledger.file import Ledger, is_ledger, plain_copy, read, reseal
-from dp.ledger.state import replay
+from dp.ledger.state import LedgerState, replay
 from secagg.at_rest import Keyring
 from secagg.crypto.keys import SigningKey
 from secagg.errors import AlteredError, PeerError, SealedError, StorageError, UnsealedError, WrongKeyError
@@ -143,6 +145,23 @@ def test_a_sharer_without_the_keys_writes_no_plain_entry(tmp_path: Path) -> None
         reseal(shared, OLD, OLD)
         with pytest.raises(StorageError):
             ledger.charge(STEP, 1)
+    assert len(read(shared, OLD)) == 5
+
+
+def test_one_that_is_sealed_while_it_is_opened_is_not_written_to_in_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain entry among sealed ones would be refused by everybody, for good."""
+    shared = made(tmp_path / "shared.db", None, shared=True)
+
+    def meanwhile(*arguments: Any) -> LedgerState:
+        monkeypatch.undo()
+        assert reseal(shared, OLD, OLD)
+        return replay(*arguments)
+
+    monkeypatch.setattr(file, "replay", meanwhile)
+    with closing(Ledger.open(shared, KEY, shared=True)) as ledger, pytest.raises(StorageError, match="meanwhile"):
+        ledger.charge(STEP, 1)
     assert len(read(shared, OLD)) == 5
 
 
