@@ -170,7 +170,11 @@ NONE = {
 
 
 def test_evidence_holds() -> None:
+    """Also where heads have a root in common: of two ledgers, or of two sizes."""
     GOOD.check()
+    root = root_of(FORK)
+    Evidence(signed(b"l" * 32, 9, root), signed(b"m" * 32, 9, root)).check()
+    replace(GOOD, first=signed(FORK[0], 6, root)).check()
     assert "which goes on from another" in str(GOOD)
 
 
@@ -219,12 +223,24 @@ def test_inclusion() -> None:
                 bad.check()
 
 
+def test_heads_that_are_none() -> None:
+    head = head_of(leaves_of(5))
+    for change in ({"size": 0}, {"size": LARGEST + 1}, {"root": b"short"}, {"size": 1}, {"owner": b""}):
+        with pytest.raises(UsageError):
+            replace(head, **change)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_proven() -> None:
     leaves = leaves_of(4)
-    for first, second in ((0, 4), (5, 4), (1, 5), (1, 0)):
+    for first, second in ((0, 4), (5, 4), (1, 5), (1, 0), (1, -1)):
         with pytest.raises(UsageError):
             Consistency.of(leaves, first, second)
-    for make in (lambda: Consistency(1, 2, (b"short",)), lambda: replace(GOOD, path=(b"short",))):
+    proof = Inclusion.of(head_of(leaves), leaves, 0, b"entry 0")
+    for make in (
+        lambda: Consistency(1, 2, (b"short",)),
+        lambda: replace(GOOD, path=(b"short",)),
+        lambda: replace(proof, path=(b"short",)),
+    ):
         with pytest.raises(UsageError, match="hashes of 32 bytes"):
             make()
 
