@@ -83,7 +83,7 @@ def test_hooks_run_what_make_check_runs() -> None:
     assert all(f"\t{entry.replace(' --force-exclude', '')}\n" in recipe for entry in entries)
 
 
-LABELS = ("secagg/v1/", "pairwise/", "merkle/", "dealing/", "oneshot/", "lattice/")
+LABELS = ("secagg/v1/", "pairwise/", "merkle/", "dealing/", "oneshot/", "lattice/", "version/")
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "docs/versioning.md", "docs/wire.md"])
