@@ -280,12 +280,19 @@ class SqliteJournal:
                 self._db.execute(_SEAL, (keys.seal(os.urandom(_HIDING_BYTES), _HIDING),))
         elif version != VERSION:
             raise UsageError(f"{path} is not a journal of this version of secagg")
-        sealed = self._read("SELECT key FROM seal") if self._read(_IS_SEALED) else []
-        if keys is None and sealed:
+        sealed = self._sealed_key()
+        if keys is None and sealed is not None:
             raise SealedError(f"{path} is sealed, and no key was given: {KEY_FILE} names the file that has it")
-        if keys is not None and not sealed:
+        if keys is not None and sealed is None:
             raise UnsealedError(f"{path} is not sealed, and a key was given: secagg seal, if you know whose it is")
-        return _Hidden(None if keys is None else keys.open(sealed[0][0], _HIDING))
+        return _Hidden(None if keys is None or sealed is None else keys.open(sealed, _HIDING))
+
+    def _sealed_key(self) -> bytes | None:
+        """What opens a journal that is sealed, as it is in the file; None of one that is plain."""
+        rows = self._read("SELECT key FROM seal") if self._read(_IS_SEALED) else []
+        if rows and type(rows[0][0]) is not bytes:
+            raise PolicyError("the journal has been altered")
+        return rows[0][0] if rows else None
 
     def reseal(self, opening: Keyring, sealing: Keyring | None) -> bool:
         """Bring the journal under the newest key of ``sealing``, or none; False if it is there already.
@@ -294,11 +301,11 @@ class SqliteJournal:
         has it open meanwhile writes nothing any more. Afterwards it is to be closed.
         """
         with self._transaction():
-            sealed = self._read("SELECT key FROM seal") if self._read(_IS_SEALED) else []
-            if not sealed if sealing is None else sealed and sealing.under_newest(sealed[0][0]):
+            sealed = self._sealed_key()
+            if sealed is None if sealing is None else sealed is not None and sealing.under_newest(sealed):
                 return False
-            if sealing is not None and sealed:
-                self._db.execute(_SEAL, (sealing.seal(opening.open(sealed[0][0], _HIDING), _HIDING),))
+            if sealing is not None and sealed is not None:
+                self._db.execute(_SEAL, (sealing.seal(opening.open(sealed, _HIDING), _HIDING),))
                 return True
             after = _Hidden(None if sealing is None else os.urandom(_HIDING_BYTES))
             for number, *values in self._read("SELECT number, deployment, session, link FROM log"):

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from dp.ledger.file import is_ledger
+from dp.ledger.file import is_ledger, is_sealed_ledger
 from dp.ledger.file import reseal as reseal_ledger
 from protocols.journal import SqliteJournal
 from protocols.roster import IDENTITY, Identity
@@ -37,6 +37,9 @@ class Resealed:
     """these are as was asked for now, and were not"""
     removed: tuple[Path, ...] = ()
     """reports, which can be drawn again"""
+    mixed: tuple[Path, ...] = ()
+    """of what was changed: files of a run that were plain beside sealed ones, as an interruption leaves them, or
+    somebody who has put them there"""
     left: tuple[Path, ...] = ()
     """files in a run's folder that are not the run's, or are for everybody"""
 
@@ -47,7 +50,9 @@ def reseal(path: str | Path, opening: Keyring, sealing: Keyring | None) -> Resea
     ``opening`` opens what is sealed. ``UsageError`` for what is none of the things that can be sealed.
     """
     path = Path(path)
-    if path.is_dir() and not path.is_symlink():
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link: say what it leads to")
+    if path.is_dir():
         return _of_run(path, opening, sealing)
     if not path.is_file():
         raise UsageError(f"there is no file or folder at {path}")
@@ -69,6 +74,7 @@ def _of_run(path: Path, opening: Keyring, sealing: Keyring | None) -> Resealed:
     if not (path / CONFIG).is_file() and not (path / FILE).is_file():
         raise UsageError(f"{path} is no run: it has neither {CONFIG} nor {FILE}")
     before, after, changed, removed = Folder(path, opening), Folder(path, sealing), list[Path](), list[Path]()
+    plain = list[Path]()
     with alone(path):
         if (private := path / PRIVATE).is_symlink() or private.exists():
             private_folder(private)
@@ -79,19 +85,23 @@ def _of_run(path: Path, opening: Keyring, sealing: Keyring | None) -> Resealed:
         if private.exists():
             inner = before.within(PRIVATE), after.within(PRIVATE)
             own += [(*inner, one.name) for one in files_in(private) if one.parent == private]
+        ledgers = [path / name for name in LEDGERS if before.exists(name)]
+        for ledger in ledgers:
+            _start(ledger)  # a link is refused: it leads to a ledger that is not this run's
+        plain += [opens / name for opens, _, name in own if not is_sealed(_start(opens / name))]
+        plain += [ledger for ledger in ledgers if not is_sealed_ledger(ledger)]
         for opens, seals, name in own:
             if _of_one(opens, seals, name):
                 changed.append(seals / name)
-        for ledger in (path / name for name in LEDGERS):
-            if ledger.is_file() and reseal_ledger(ledger, opening, sealing):
-                changed.append(ledger)
+        changed += [ledger for ledger in ledgers if reseal_ledger(ledger, opening, sealing)]
         if sealing is not None and (report := path / REPORT).is_file():
             report.unlink()
             synced(path)
             removed.append(report)
     known = {path / name for name in (CONFIG, FILE, MODEL, *LEDGERS)}
     left = [one for one in files_in(path) if one not in known and one.parent != private]
-    return Resealed(tuple(changed), tuple(removed), tuple(left))
+    mixed = plain if sealing is not None and len(plain) < len(own) + len(ledgers) else []
+    return Resealed(tuple(changed), tuple(removed), tuple(mixed), tuple(left))
 
 
 def _of_one(before: Folder, after: Folder, name: str) -> bool:

@@ -469,7 +469,7 @@ def reseal(path: str | Path, opening: Keyring, sealing: Keyring | None) -> bool:
         kept = [data for _number, *both in found for data in both if data]
         if all(not is_sealed(data) if sealing is None else sealing.under_newest(data) for data in kept):
             return False
-        rows = _opened(found, 0, opening if any(map(is_sealed, kept)) else None)
+        rows = _opened(found, opening if any(map(is_sealed, kept)) else None)
         replay(rows)
         database.execute("DROP TRIGGER no_update")
         database.execute("DROP TRIGGER no_delete")
@@ -489,6 +489,13 @@ def is_ledger(path: str | Path) -> bool:
             return _schema(database) == _SCHEMA
     except (PeerError, UsageError):
         return False
+
+
+def is_sealed_ledger(path: str | Path) -> bool:
+    """Whether anything in a ledger is sealed. An entry that a crash interrupted is undone."""
+    path = Path(path)
+    with _whole(path), closing(_connected(path, "rw")) as database, _errors():
+        return any(is_sealed(body) for _number, body, _signature in _checked(database))
 
 
 _SHARED = ("PRAGMA journal_mode = PERSIST",)
@@ -552,7 +559,7 @@ def _whole(path: Path) -> Iterator[None]:
 def _rows(database: sqlite3.Connection, keys: Keyring | None) -> list[Row]:
     with _errors():
         database.execute("BEGIN")
-        rows = _opened(_checked(database), 0, keys)
+        rows = _opened(_checked(database), keys)
         database.execute("COMMIT")
     return rows
 
@@ -581,19 +588,20 @@ def _checked(database: sqlite3.Connection) -> list[_Kept]:
 
 
 def _since(database: sqlite3.Connection, first: int, keys: Keyring | None) -> list[Row]:
-    return _opened(_from(database, first), first, keys)
+    return _opened(_from(database, first), keys)
 
 
 def _from(database: sqlite3.Connection, first: int) -> list[_Kept]:
-    return database.execute(_SINCE, (first,)).fetchall()
-
-
-def _opened(rows: Sequence[_Kept], first: int, keys: Keyring | None) -> list[Row]:
+    rows: list[_Kept] = database.execute(_SINCE, (first,)).fetchall()
     if any(
         number != expected or type(body) is not bytes or type(signature) is not bytes
         for expected, (number, body, signature) in enumerate(rows, first)
     ):
         raise PeerError("entries of the ledger are missing")
+    return rows
+
+
+def _opened(rows: Sequence[_Kept], keys: Keyring | None) -> list[Row]:
     return [
         (open_if_sealed(body, keys, _what(number)), signature and open_if_sealed(signature, keys, _what(None)))
         for number, body, signature in rows

@@ -60,10 +60,15 @@ def tell(paths: list[Path], opening: Keyring, sealing: Keyring | None, as_json: 
     found = {
         "changed": [str(path) for one in done for path in one.changed],
         "removed": [str(path) for one in done for path in one.removed],
+        "mixed": [str(path) for one in done for path in one.mixed],
         "left": [str(path) for one in done for path in one.left],
     }
     answer = {"key": None if sealing is None else sealing.newest, **found}
-    names = {"changed": "sealed" if sealing is not None else "plain again", "left": "left as they are"}
+    names = {
+        "changed": "sealed" if sealing is not None else "plain again",
+        "mixed": "were plain beside sealed ones",
+        "left": "left as they are",
+    }
     shown = {"key": answer["key"]} if sealing is not None else {}
     shown |= {
         names.get(name, name): ", ".join(some) or "nothing" for name, some in found.items() if some or name == "changed"

@@ -58,6 +58,7 @@ def test_it_is_opened_with_its_keys_only(tmp_path: Path) -> None:
     [
         ("UPDATE seal SET key = CAST(substr(key, 1, length(key) - 1) || x'00' AS BLOB)", AlteredError),
         ("DELETE FROM seal", UnsealedError),
+        ("UPDATE seal SET key = 'text'", PolicyError),
         ("UPDATE log SET session = deployment", PolicyError),
         ("UPDATE log SET link = (SELECT link FROM log WHERE number = 1)", PolicyError),
         ("DELETE FROM log WHERE number = 1", PolicyError),

@@ -213,6 +213,27 @@ def test_sealing_notices_what_was_altered_and_does_not_seal_it(run: Path) -> Non
         reseal(run, NEW, OLD)
 
 
+def test_sealing_tells_what_was_plain_beside_sealed_files(run: Path) -> None:
+    """Somebody without the key may have put it there, and then it is sealed as if it were the run's own."""
+    plain = Path(shutil.copytree(run, run.with_name("plain")))
+    assert reseal(plain, OLD, None).mixed == ()
+    for name in ("config.json", "ledger.db"):
+        shutil.copy(plain / name, run / name)
+    assert reseal(run, NEW, NEW).mixed == (run / "config.json", run / "ledger.db")
+    assert reseal(run, NEW, NEW).mixed == reseal(plain, NEW, NEW).mixed == ()
+
+
+@pytest.mark.parametrize("after", [NEW, None])
+def test_a_ledger_to_which_a_link_leads_is_left_alone(run: Path, after: Keyring | None) -> None:
+    """Who made the folder may have none of the keys, and would have somebody else's ledger made plain."""
+    mine = (run / "ledger.db").rename(run.with_name("mine.db"))
+    (run / "ledger.db").symlink_to(mine)
+    before, names = mine.read_bytes(), all_bytes(run)
+    with pytest.raises(StorageError, match=r"ledger\.db: it is a link"):
+        reseal(run, NEW, after)
+    assert (mine.read_bytes(), all_bytes(run)) == (before, names)
+
+
 def killed_after(renames: int, run: Path, sealing_keys: Keyring | None) -> bool:
     """Reseal in a process that is killed before it gives its name to a further file; whether it was."""
     if (child := os.fork()) == 0:
@@ -265,3 +286,6 @@ def test_what_can_be_sealed(tmp_path: Path) -> None:
         reseal(tmp_path, OLD, OLD)
     with pytest.raises(UsageError, match="there is no file"):
         reseal(tmp_path / "nowhere", OLD, OLD)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="link is a link"):
+        reseal(tmp_path / "link", OLD, OLD)

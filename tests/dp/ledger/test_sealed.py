@@ -118,6 +118,10 @@ def test_what_is_wrong_is_not_sealed(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(PeerError):
         reseal(path, OLD, OLD)
+    text = made(tmp_path / "text.db", None)
+    rewritten(text, "UPDATE entries SET body = 'text' WHERE number = 1")
+    with pytest.raises(PeerError, match="missing"):
+        reseal(text, OLD, OLD)
     mixed = made(tmp_path / "mixed.db", OLD)
     rewritten(mixed, "UPDATE entries SET body = ? WHERE number = 1", read(mixed, OLD)[1][0])
     with pytest.raises(UnsealedError):
