@@ -17,12 +17,13 @@ from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.turns import Turns
+from dp.windows import Window
 from protocols.buffers import Buffers
 from protocols.parameters import AUTO, listed
 from recsys.aggregator import Aggregator
-from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
+from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise, window_of
 from recsys.callers import Callers, Drawn, Ready
-from recsys.config import ClientKind, Config, Mode, Source, Training, Upload
+from recsys.config import ClientKind, Config, Mode, Training, Upload
 from recsys.data.items import Items
 from recsys.data.split import Split
 from recsys.deployment import Deployment
@@ -103,6 +104,11 @@ class Prepared:
     def data_identity(self) -> bytes:
         """Identifies the users whose data the run is about."""
         return identity(self.config, self.split.train.user_ids)
+
+    @property
+    def window(self) -> Window | None:
+        """What the unit of privacy is in a stream."""
+        return window_of(self.config)
 
     @property
     def in_rounds(self) -> bool:
@@ -239,7 +245,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
     recipe = UpdateRecipe(
         local,
         training.clip,
-        0.0 if config.locally else training.measured,
+        0.0 if config.locally or config.streamed else training.measured,
         training.weight_bound,
         training.measured_every,
         training.scaffold,
@@ -257,6 +263,8 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
             raise UsageError(f"{config.model.name} is made of sums: it has no layers for training.personal")
         if training.sampled < 1:
             raise UsageError(f"{config.model.name} is made of sums over all users: training.sampled is 1")
+        if config.streamed:
+            raise UsageError(f"{config.model.name} is made of sums over all that users did: a stream goes on")
         if config.upload != Upload():
             raise UsageError(f"{config.model.name} is made of sums, of which all travels: nothing is set in upload")
         if participation.draw is not Draw.EVERYONE:
@@ -276,6 +284,8 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
     if noised:
         delta = delta_of(config.privacy, data.train.user_count if silos is None else silos.users)
         charged = participation.charged(len(client_data.names), training.rounds)
+        if (window := window_of(config)) is not None:
+            charged = min(charged, window.most_releases)
         in_rounds = plain is not None
         distributed = distributed_noise(
             config, deployment, planned, length, delta, silos, in_rounds=in_rounds, charged=charged, sketch=sketch
@@ -286,7 +296,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         deployment = deployment.chosen(planned, distributed.found.encoding, distributed.found.noise)
     else:
         deployment = deployment.chosen(planned, plain or Encoding(length, 1.0, _EXACT_BITS), None)
-    public = taken_as_public(config, listed=items is not None or config.data.source is Source.SYNTHETIC)
+    public = taken_as_public(config, listed=items is not None or config.made_up)
     return Prepared(
         config,
         data,

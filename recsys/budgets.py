@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dp.calibrate import SLACK, Calibration, calibrate, release_of, steps_multiplier, user_level
 from dp.events import Gaussian, Guarantee, Holder, Relation, Release, Trust, Unit
 from dp.filter import Budget, Filter, Kind, PrivacyCost
+from dp.windows import Window
 from recsys.config import ClientKind, Config, Privacy
 from recsys.data.split import Split
 from recsys.deployment import Deployment
@@ -135,10 +136,20 @@ def distributed_noise(
 
     found = _first(tried, ways(silos))
     guarantee = user_level(Relation.ZERO_OUT, Holder.DEVICE if silos is None else Holder.SILO)
+    if config.streamed:
+        guarantee = replace(guarantee, unit=Unit.USER_WINDOW)
     event = release_of(found.encoding, found.noise, planned, planned - kind.dropouts, guarantee)
     budget = _budget(event, privacy, delta)
     samples = rounds * found.noise.samples(planned, found.encoding.coordinates)
     return DistributedNoise(found, PlannedCost(event, rounds, samples), budget, guarantee)
+
+
+def window_of(config: Config) -> Window | None:
+    """What the unit of privacy is in a stream, and when its sums are."""
+    if not (config.streamed and config.private):
+        return None
+    stream = config.stream
+    return Window(stream.window, stream.replay, stream.begin, stream.every)
 
 
 def _first(tried: Callable[[int, Rounding], Calibration], choices: Iterator[tuple[int, Rounding]]) -> Calibration:

@@ -51,6 +51,26 @@ class Source(StrEnum):
     """one CSV, Parquet or Arrow file, or a folder of files of Parquet or Arrow, which are read in batches"""
     SPLIT = "split"
     """three such files: train, valid and test"""
+    STREAM = "stream"
+    """events as they happen: see the section stream"""
+
+
+class StreamKind(StrEnum):
+    MADE_UP = "made-up"
+    """users of ``data.users`` with items of ``data.item_count``, whose tastes change once; it needs no file"""
+    FILE = "file"
+    """a file of lines of JSON to which others append, and which may be rotated"""
+    KAFKA = "kafka"
+    """a topic of Kafka (extra ``[stream]``)"""
+    DATASET = "dataset"
+    """recorded events in Parquet or Arrow, a file or a folder, in the columns that ``data`` names"""
+
+
+class Clock(StrEnum):
+    WALL = "wall"
+    """the moment of a sum is waited for"""
+    RECORDED = "recorded"
+    """the stream was recorded, and is read up to the moment of the next sum without waiting"""
 
 
 class Population(StrEnum):
@@ -274,6 +294,45 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """For ``data.source = "stream"`` (docs/streams.md). A round is a sum, and has its moment."""
+
+    kind: StreamKind = StreamKind.MADE_UP
+    """where the events come from"""
+    path: str = ""
+    """the file, or the data set"""
+    servers: str = ""
+    """the addresses of Kafka's brokers, with commas"""
+    topic: str = ""
+    """the topic"""
+    group: str = "secagg"
+    """the group to which offsets are committed, for whoever watches it"""
+    clock: Clock = Clock.RECORDED
+    """by which time passes"""
+    begin: int = 0
+    """the moment of the first sum, in seconds since 1970"""
+    every: int = 3600
+    """seconds of event time from one sum to the next"""
+    window: int = 86400
+    """with privacy on: the unit are all events of one person within so many seconds"""
+    replay: int = 86400
+    """after so many seconds an event is in no sum any more; until then it is new in one, and replayed in others"""
+    cap: int = 50
+    """so many of a person's events of these seconds count, the newest"""
+    ahead: int = 86400
+    """an event that says a moment so many seconds in the future is one of now, one further ahead is refused; a recorded
+    stream has no longer pause"""
+    room: int = 1000000
+    """while so many events are kept, of all people together, nothing is read"""
+    events: float = 1000.0
+    """events of the made-up stream between two sums, on average"""
+    change: int = 0
+    """the moment at which its tastes change, in seconds since 1970; 0: never"""
+    frozen: int = 0
+    """a copy of the model stays as it is after so many rounds, and is measured beside the one that goes on; 0: none"""
+
+
+@dataclass(frozen=True, slots=True)
 class Privacy:
     mode: Mode = Mode.LOCAL
     """who adds noise"""
@@ -340,6 +399,7 @@ class Config:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     upload: Upload = field(default_factory=Upload)
+    stream: Stream = field(default_factory=Stream)
     privacy: Privacy = field(default_factory=Privacy)
     evaluation: Evaluation = field(default_factory=Evaluation)
     protocol: Protocol = field(default_factory=Protocol)
@@ -366,9 +426,9 @@ class Config:
                 "with privacy on, data.held_out = time needs data.valid_from and data.test_from: a moment that follows "
                 "from all users' events would let one user move what is held out of others"
             )
-        if self.data.items and self.data.source is Source.SYNTHETIC:
+        if self.data.items and self.made_up:
             raise UsageError("data.items is for files: the made-up population has data.item_count items")
-        if self.model.encoder and self.data.source is Source.SYNTHETIC:
+        if self.model.encoder and self.made_up:
             raise UsageError("model.encoder is for items with texts, which those of the made-up population have not")
         if bool(self.data.valid_from) != bool(self.data.test_from):
             raise UsageError("data.valid_from and data.test_from go together")
@@ -409,6 +469,7 @@ class Config:
                 "alone, and a head of its silo would carry it into the vectors of all others"
             )
         self._check_upload()
+        self._check_stream()
         if not (self.clients.most >= 0 and self.clients.overlap >= 1):
             raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
         if self.clients.overlap > 1 and self.private and not self.users_in_silos:
@@ -417,7 +478,7 @@ class Config:
             raise UsageError("training.sampled is above 0 and at most 1")
         if training.sampled < 1 and not (self.users_in_silos and self.clients.overlap == 1):
             raise UsageError("training.sampled is for privacy.mode = distributed over silos, each user in one of them")
-        if self.users_in_silos and not self.privacy.n_min and self.data.source is not Source.SYNTHETIC:
+        if self.users_in_silos and not self.privacy.n_min and not self.made_up:
             raise UsageError(
                 "privacy.mode = distributed over silos needs privacy.n_min, the public number of users or a lower "
                 "bound of it: how many users there are stays in the silos"
@@ -505,12 +566,61 @@ class Config:
                 "would come with the same parts again and again"
             )
 
+    def _check_stream(self) -> None:
+        stream, training = self.stream, self.training
+        if not self.streamed:
+            if stream != Stream():
+                raise UsageError("the section stream is for data.source = stream")
+            return
+        if min(stream.every, stream.window, stream.replay, stream.cap, stream.room) < 1 or not stream.events > 0:
+            raise UsageError("stream.every, window, replay, cap, room and events are above zero")
+        if min(stream.begin, stream.ahead, stream.change, stream.frozen) < 0:
+            raise UsageError("stream.begin, ahead, change and frozen are not below zero")
+        needed = {StreamKind.FILE: ("path",), StreamKind.DATASET: ("path",), StreamKind.KAFKA: ("servers", "topic")}
+        for name in needed.get(stream.kind, ()):
+            if not getattr(stream, name):
+                raise UsageError(f"stream.kind = {stream.kind} needs stream.{name}")
+        if stream.kind is StreamKind.MADE_UP and stream.clock is Clock.WALL:
+            raise UsageError("the made-up stream is read as one that was recorded: stream.clock is recorded")
+        if not self.made_up and not (self.data.items and self.privacy.n_min):
+            raise UsageError(
+                "a stream needs data.items, the table of the items there are, and privacy.n_min, the public number of "
+                "people or a lower bound of it: neither may follow from events"
+            )
+        if self.clients.kind is not ClientKind.SILOS or self.clients.spread is not Spread.EVEN:
+            raise UsageError("a stream's clients are silos, in which people are by a hash (clients.spread = even)")
+        if self.locally or self.privacy.ledger or self.clients.overlap > 1:
+            raise UsageError(
+                "a stream is for privacy.mode distributed or none, with a ledger of its own, each person in one silo"
+            )
+        if training.draw is not Draw.EVERYONE or training.sampled < 1:
+            raise UsageError("in each sum of a stream is everyone: training.draw is everyone, and sampled 1")
+        if training.scaffold or training.personal or self.upload.partly:
+            raise UsageError(
+                "what clients keep from sum to sum follows from events without an end: training.scaffold and personal, "
+                "upload.kept and rank are not for streams"
+            )
+        if training.measured not in (0.0, Training().measured) or training.patience:
+            raise UsageError("with a stream clients measure nothing: training.measured is 0, and patience, too")
+        if stream.frozen and not self.measured_exactly:
+            raise UsageError("stream.frozen is measured exactly, beside the model: evaluation.exact = true")
+
     @property
     def measured_exactly(self) -> bool:
         """Whether anything is computed from exact data of all users."""
         if self.evaluation.exact is not Exact.AUTO:
             return self.evaluation.exact is Exact.ALWAYS
-        return self.data.source is Source.SYNTHETIC or self.privacy.mode in (Mode.NONE, Mode.LOCAL)
+        return self.made_up or self.privacy.mode in (Mode.NONE, Mode.LOCAL)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the data are a stream."""
+        return self.data.source is Source.STREAM
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the data are nobody's."""
+        return self.data.source is Source.SYNTHETIC or (self.streamed and self.stream.kind is StreamKind.MADE_UP)
 
     @property
     def private(self) -> bool:

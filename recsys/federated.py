@@ -265,6 +265,13 @@ class Federation:
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
+    def on(self, client_data: ClientData) -> None:
+        """Go on with other data of the same clients, from the next round on."""
+        own = self._data
+        if (client_data.names, client_data.train.item_count) != (own.names, own.train.item_count):
+            raise UsageError("a training goes on with the same clients and items")
+        self._data = client_data
+
     @property
     def stalled(self) -> bool:
         """Whether it is time to stop early. This follows from what the records of rounds say was measured, and from

@@ -9,7 +9,8 @@ directories would be no such place: a run may be anywhere, and is deleted more e
 **Which data are the same.** What is protected are users (or examples of theirs), so data are the same that are about
 the same users: those who are called the same, in whatever file, order and split, and with whatever events. That errs on
 the side of finding too much: two data sets whose users are numbered from 1 to 1000 are the same here. A name
-(``privacy.data``) tells them apart, and brings together what is called differently. Runs over some of the same users
+(``privacy.data``) tells them apart, and brings together what is called differently. Streams are the same that have one
+topic, or a file of one name. Runs over some of the same users
 only are not found without such a name. The made-up population is the same if it is made the same way.
 
 **What the file holds.** A random key, and for each run its public key, its directory, its ledger and what it promises,
@@ -52,6 +53,11 @@ def identity(config: Config, user_ids: Sequence[str]) -> bytes:
     if data.source is Source.SYNTHETIC:
         made = f"{data.users} users, {data.item_count} items, seed {data.seed}, habits {data.habits}"
         return digest(labels.LEDGER_DATA, b"made up", made.encode())
+    if data.source is Source.STREAM:
+        stream = config.stream
+        made = f"{data.users} users, {data.item_count} items, seed {data.seed}" if config.made_up else ""
+        where = f"{stream.kind} {Path(stream.path).name} {stream.topic} {made}"
+        return digest(labels.LEDGER_DATA, b"stream", where.encode())
     return digest(labels.LEDGER_DATA, b"users", *sorted(user.encode() for user in user_ids))
 
 

@@ -17,8 +17,9 @@ INTERACTIONS = "the number of interactions on each device"
 ITEMS = "the list of items, which comes from the users' events"
 HELD_OUT = "the users and held-out events of the split's files"
 SILOS = "who is in which silo, drawn by all users' tastes"
+PACE = "when each event of the stream was read"
 
-EVERYTHING = (WHO, WHO_IN_SILOS, INTERACTIONS, ITEMS, HELD_OUT, SILOS)
+EVERYTHING = (WHO, WHO_IN_SILOS, INTERACTIONS, ITEMS, HELD_OUT, SILOS, PACE)
 """All that can be on the list of a run."""
 
 
@@ -37,6 +38,7 @@ def taken_as_public(config: Config, *, listed: bool) -> tuple[str, ...]:
         (INTERACTIONS, devices and config.locally),
         (ITEMS, not listed),
         (HELD_OUT, config.data.source is Source.SPLIT),
+        (PACE, config.streamed),
         (SILOS, not devices and config.clients.spread is Spread.DIRICHLET),
     ]
     return tuple(words for words, said in found if said)

@@ -19,6 +19,8 @@ All that can be handed on (``recsys.export`` packs it). What cannot is in ``priv
     name                     of the run in the account's list
     inputs                   by which other data are refused (``recsys.same_inputs``)
     users.csv                metrics for each user, if asked
+    stream.db                the events of a stream and where they are (``recsys.stream.journal``)
+    frozen.safetensors       a model that is measured beside the one that goes on
 
 The checkpoint is authenticated under the secret (``secagg.tensors``): one that was altered, or is another run's, ends
 the run. So does an older one, by the number of its sums, if the record or a pending sum has a higher one, or a ledger
@@ -37,7 +39,7 @@ write it, shared.key, and its public key, shared.pub.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -47,6 +49,7 @@ from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
+from recsys.data.split import Split
 from recsys.federated import METRICS, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
@@ -61,12 +64,13 @@ from recsys.participation import Draw
 from recsys.personal_heads import evaluated
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import MODEL, Quality, Round, Run
-from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, existing_run, start
+from recsys.run_start import CHECKPOINT, FROZEN, PRIVATE, STREAM, StartedRun, delete_secrets, existing_run, start
 from recsys.same_inputs import INPUTS, check_inputs
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import (
     CENTRAL,
     EASE,
+    FROZEN_MODEL,
     NEAREST,
     OWN,
     PLAIN,
@@ -80,10 +84,15 @@ from recsys.sentences import (
     spending,
 )
 from recsys.serving import ServedModel
+from recsys.stream.feed import Feed
+from recsys.stream.sums import StreamSums
 from recsys.training_state import TrainingState
+from secagg import tensors
 from secagg.assumptions import fraction
 from secagg.at_rest import AnyFolder, Folder
-from secagg.errors import BudgetError, StorageError, ThresholdError
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.errors import BudgetError, StorageError, ThresholdError, UsageError
 
 _tuned_ease = lru_cache(1)(tuned_ease)
 """Several runs of one process may be over the same split."""
@@ -156,13 +165,15 @@ class _Running:
         self._record = _record(prepared, started, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
-        negatives = prepared.config.measured_exactly and prepared.split.train.item_count > 10 * NEGATIVES
+        config = prepared.config
+        negatives = config.measured_exactly and not config.streamed and prepared.split.train.item_count > 10 * NEGATIVES
         self._negatives = frozen(prepared.split, NEGATIVES, seed=prepared.config.seed) if negatives else None
 
     def run(self) -> Run:
         prepared = self._prepared
         self._say()
-        self._measure_references(IdealAggregator(bytes(32)))
+        if not prepared.config.streamed:
+            self._measure_references(IdealAggregator(bytes(32)))
         aggregator = SecureAggregator(
             prepared.deployment,
             self._secret,
@@ -178,7 +189,9 @@ class _Running:
         model, ended = prepared.model(), DONE
         measured: Measured = partial(evaluate, model)
         try:
-            if prepared.in_rounds:
+            if prepared.config.streamed:
+                ended = self._follow(cast(SharedModel, model), aggregator)
+            elif prepared.in_rounds:
                 federation = self._federation(cast(SharedModel, model), aggregator)
                 measured = self._by_owner(model, federation)
                 ended = self._train(federation, measured, aggregator)
@@ -193,7 +206,7 @@ class _Running:
         self._say(results=(*self._record.results, *self._own(measured, model)), model=digest, ended=ended)
         return self._record
 
-    def _federation(self, model: SharedModel, aggregator: SecureAggregator) -> Federation:
+    def _federation(self, model: SharedModel, aggregator: Aggregator) -> Federation:
         """The training, as far as it has come."""
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         if self._private.exists(CHECKPOINT):
@@ -215,13 +228,60 @@ class _Running:
             done = federation.advance()
             last_one = sum(one.survivors > 0 for one in federation.state.rounds) == training.rounds
             due = last_one or done.number % training.measured_every == 0
-            done = self._counted(done, measured if due else None)
-            federation.state.rounds = (*federation.state.rounds[:-1], done)
-            self._keep(federation.state, aggregator)
-            last = federation.state.rounds[-_ATTEMPTS:]
-            if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
-                raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
+            self._done(federation, self._counted(done, self._exact(measured if due else None)), aggregator)
         return DONE
+
+    def _follow(self, model: SharedModel, aggregator: SecureAggregator) -> str:
+        """Train in rounds on what is new in a stream at their moments. Each begins with a model that is judged, if it
+        is, by those events before it is trained on them."""
+        prepared = self._prepared
+        stream, names = prepared.config.stream, prepared.client_data.names
+        if self._private.keys is not None:
+            raise UsageError("the journal of a stream is not sealed at rest: begin this run without a key")
+        path, item_ids = self._private / STREAM, prepared.split.train.item_ids
+        with closing(Feed(prepared.config, path, names, item_ids, prepared.silos, self._tell)) as feed:
+            federation = self._federation(model, StreamSums(aggregator, feed.journal, names, feed.schedule))
+            self._check_reached(len(federation.state.rounds))
+            feed.check_reached(len(federation.state.rounds))
+            self._keep(federation.state, aggregator)
+            while self._made(federation.state.rounds) < prepared.config.training.rounds:
+                number = len(federation.state.rounds)
+                coming = feed.gathered(number)
+                due = number % prepared.config.training.measured_every == 0
+                exact = self._judged(model, coming.ahead) if due else {}
+                federation.on(coming.clients)
+                done = federation.advance()
+                if number + 1 == stream.frozen:
+                    self._private.write(
+                        FROZEN, *tensors.encode({}, {"vector": model.vector}, self._frozen_key), private=True
+                    )
+                self._done(federation, self._counted(done, exact), aggregator)
+                feed.acknowledge()
+        return DONE
+
+    def _judged(self, model: SharedModel, ahead: Split | None) -> dict[str, float]:
+        """How well the model, and the one that is frozen, foretell users' new events."""
+        if ahead is None or not self._prepared.config.measured_exactly:
+            return {}
+        found = evaluate(model, ahead)
+        exact = {metric: found.mean(metric) for metric in METRICS}
+        if self._private.exists(FROZEN):
+            _, arrays = tensors.decode(self._private.read(FROZEN, private=True), self._frozen_key)
+            found = evaluate(model.with_vector(arrays["vector"]), ahead)
+            exact |= {f"{metric}{FROZEN_MODEL}": found.mean(metric) for metric in METRICS}
+        return exact
+
+    @property
+    def _frozen_key(self) -> bytes:
+        return derive(self._secret, labels.STORED, b"frozen model")
+
+    def _done(self, federation: Federation, done: Round, aggregator: SecureAggregator) -> None:
+        """A round is over: it goes into the checkpoint and on record."""
+        federation.state.rounds = (*federation.state.rounds[:-1], done)
+        self._keep(federation.state, aggregator)
+        last = federation.state.rounds[-_ATTEMPTS:]
+        if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
+            raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
     def _made(self, rounds: Sequence[Round]) -> int:
         """How many of the configured rounds are done. One that failed is made again, but with turns."""
@@ -242,7 +302,7 @@ class _Running:
 
         def done(one: Round) -> None:
             if one.number >= len(self._record.rounds):  # else it is on record, with what had been spent by then
-                self._say(rounds=(*self._record.rounds, self._counted(one, None)))
+                self._say(rounds=(*self._record.rounds, self._counted(one, {})))
 
         sums = prepared.sums(results, done)
         model.learn(sums, prepared.split.train.item_count)
@@ -351,6 +411,8 @@ class _Running:
         prepared = self._prepared
         if not prepared.config.measured_exactly:
             return ()
+        if prepared.config.streamed:
+            return self._over_time()
         found = measured(prepared.split)
         if prepared.config.evaluation.users:
             users = found.as_csv(prepared.split.train.user_ids)
@@ -359,6 +421,18 @@ class _Running:
             return (self._quality(OWN, measured, found),)
         start = self._result(START, model, note="the same without anybody's head: what a new client starts with")
         return start, self._quality(OWN, measured, found, note="each client with its own head")
+
+    def _over_time(self) -> tuple[Quality, ...]:
+        """The mean quality of the rounds that were judged, from where a model was frozen on, if one was."""
+        frozen = self._prepared.config.stream.frozen
+        judged = [one.exact for one in self._record.rounds[frozen:] if one.exact]
+        if not judged:
+            return ()
+        means = {name: sum(one[name] for one in judged) / len(judged) for name in judged[-1]}
+        note = f"the mean over {len(judged)} sums, by the events that were new in each, before it was trained on them"
+        if (still := f"{METRICS[1]}{FROZEN_MODEL}") in means:
+            note += f"; as it was after {frozen} rounds its {METRICS[1]} would have been {means[still]:.4f}"
+        return (Quality(OWN, {metric: means[metric] for metric in METRICS}, note),)
 
     def _result(self, name: str, model: Recommender, note: str = "") -> Quality:
         return self._quality(name, partial(evaluate, model), note=note)
@@ -378,10 +452,9 @@ class _Running:
         found = measured(self._prepared.split)
         return {metric: found.mean(metric) for metric in METRICS}
 
-    def _counted(self, done: Round, measured: Measured | None) -> Round:
+    def _counted(self, done: Round, exact: dict[str, float]) -> Round:
         """The record of a round, with what the first ledger says was spent by then (a shared ledger: by all runs), and
-        with the exact quality now, if that is to be ``measured``."""
-        exact = self._exact(measured)
+        with ``exact`` quality, if that is measured."""
         if not self._ledgers:
             return replace(done, exact=exact)
         ledger = next(iter(self._ledgers.values()))
@@ -393,6 +466,14 @@ class _Running:
         self._record = replace(self._record, **news)
         self._record.save(self._folder)
         self._watch(self._record)
+
+
+def _users(prepared: Prepared) -> int:
+    """How many users there are, or are declared."""
+    config = prepared.config
+    if config.streamed:
+        return config.privacy.n_min or config.data.users
+    return prepared.split.train.user_count if prepared.silos is None else prepared.silos.users
 
 
 def _counts(prepared: Prepared) -> dict[str, object]:
@@ -409,13 +490,13 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
         config=config.plain(),
         data={
             "source": config.data.source.value,
-            "users": split.train.user_count if prepared.silos is None else prepared.silos.users,
-            **({} if prepared.silos is None else {"declared": True}),
+            "users": _users(prepared),
+            **({} if prepared.silos is None and not config.streamed else {"declared": True}),
             "items": split.train.item_count,
             "clients": len(prepared.client_data.names),
             **({} if prepared.vectors is None else {"encoder": prepared.vectors.encoder}),
             **({"caution": prepared.caution} if prepared.caution else {}),
-            **({} if config.private else _counts(prepared)),
+            **({} if config.private or config.streamed else _counts(prepared)),
         },
         protocol=agreed(prepared),
         mode=config.privacy.mode.value,

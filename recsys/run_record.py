@@ -62,7 +62,8 @@ class Round:
     measured: Mapping[str, float] = field(default_factory=dict)
     """"HR@10", "NDCG@10" of the model that the round started from, summed up under the mask by its clients"""
     exact: Mapping[str, float] = field(default_factory=dict)
-    """the same of the model after the round, measured on all users' data: outside of any guarantee"""
+    """the same of the model after the round, measured on all users' data: outside of any guarantee. In a stream it is
+    that of the model before the round, by the events that are new in it"""
     epsilon: float | None = None
     """spent so far, according to the first of the run's ledgers"""
     epsilon_left: float | None = None

@@ -42,8 +42,10 @@ _LINK = re.compile("[0-9a-f]{64}")
 PRIVATE = "private"
 """The directory within that of a run which nobody else gets."""
 SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.safetensors"
+STREAM, FROZEN = "stream.db", "frozen.safetensors"
 """In it: all randomness of the parties; what signs the ledgers; how the list of runs calls this one, by which a copy is
-known when the key of the run that it was copied from is deleted; what a run goes on with."""
+known when the key of the run that it was copied from is deleted; what a run goes on with. With a stream: its journal,
+and the model that is not trained on, if one is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ def start(prepared: Prepared, folder: Folder, before: Run | None, runs: LockedRu
                 "data": data_mark(ledger_secret, data),
                 "turns": prepared.turns(secret) if mode is Mode.DISTRIBUTED else None,
                 "arrivals": None if (buffers := prepared.buffers(secret)) is None else buffers.arrivals,
+                "window": prepared.window,
             }
             made = _ledger(folder / file, key, budget, guarantee, folder.keys, resumed, more)
             ledgers[mode] = held.enter_context(closing(made))
@@ -122,7 +125,7 @@ def delete_secrets(folder: AnyFolder) -> None:
     sweep(private)
     try:
         for path in private.iterdir():
-            if path.name in (SECRET, KEY, CHECKPOINT) or SUM.fullmatch(path.name):
+            if path.name in (SECRET, KEY, CHECKPOINT, STREAM, f"{STREAM}-wal", FROZEN) or SUM.fullmatch(path.name):
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot delete what is in {private}: {error.strerror}") from None

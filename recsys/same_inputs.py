@@ -42,6 +42,8 @@ MAY_CHANGE = frozenset(
         "clients.file",
         "model.encoder",
         "protocol.workers",
+        "stream.path",
+        "stream.servers",
     }
 )
 """Where data are, and how many threads work on them. Whether such a file is named at all stays as it was."""

@@ -45,6 +45,8 @@ _NAMED = 3
 POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
 CENTRAL = "trained in one place"
 CLOSED = NEAREST, EASE, TUNED = "ItemKNN", "EASE", "tuned EASE"
+FROZEN_MODEL = ", frozen"
+"""After the name of a metric: that of the model that is not trained on."""
 OWN, START = "this run", "its shared start"
 """References, as results call them; the run's own model, and what of it somebody starts with who has no head yet."""
 
@@ -67,6 +69,7 @@ def described(config: Config) -> str:
         Source.MOVIELENS: "users of MovieLens",
         Source.TABLE: "users of a table",
         Source.SPLIT: "users of three tables",
+        Source.STREAM: "made-up people of a stream" if config.made_up else "people of a stream",
     }
     where = "on their devices"
     if clients.kind is ClientKind.SILOS:
@@ -239,7 +242,9 @@ def _against(colluders: int, inside: bool) -> str:
 def outside(prepared: Prepared) -> tuple[str, ...]:
     """What is computed from users' data and charged to nobody, as far as this run does it."""
     config, found = prepared.config, []
-    if config.measured_exactly:
+    if config.measured_exactly and config.streamed:
+        found.append(f"exact quality of the run's models, by the new events of everybody, is in {FILE} and the report")
+    elif config.measured_exactly:
         found.append(
             "exact quality of the run's model and of references without privacy, over all users' test events, is in "
             f"{FILE} and the report"

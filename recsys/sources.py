@@ -25,6 +25,7 @@ NEEDED = {
     Source.MOVIELENS: ("path",),
     Source.TABLE: ("path",),
     Source.SPLIT: ("train", "test"),
+    Source.STREAM: (),
 }
 """The keys of ``[data]`` without which there is nothing to read."""
 
@@ -42,6 +43,10 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
     if data.source is Source.SPLIT:
         found = Split.load(data.train, data.valid, data.test, **columns, listed=listed)
         return found, tuple(found.report()), listed
+    if data.source is Source.STREAM:
+        ids = [str(number) for number in range(data.item_count)] if listed is None else listed.ids
+        nobody = Interactions.of([], [], item_ids=ids)
+        return Split(nobody, nobody, nobody), ("events as they happen",), listed
     if data.source is Source.SYNTHETIC:
         events = synthetic.population(data.users, data.item_count, data.seed, HABITS[data.habits])
         said = ["a made-up population"]
@@ -99,7 +104,10 @@ def client_data_of(config: Config, data: Split) -> ClientData:
     """
     clients: Clients = config.clients
     train = data.train
-    if clients.kind is ClientKind.DEVICES:
+    if config.streamed:
+        train = Interactions.of([], [], user_count=clients.count, item_ids=train.item_ids)
+        members = tuple(np.arange(clients.count).reshape(-1, 1))  # one who does nothing, until events come
+    elif clients.kind is ClientKind.DEVICES:
         everybody = np.arange(train.user_count)
         present = everybody[np.diff(train.starts) > 0] if config.locally or not config.private else everybody
         members = tuple(present.reshape(-1, 1))
@@ -113,4 +121,4 @@ def client_data_of(config: Config, data: Split) -> ClientData:
         ).members
     digits = len(str(len(members) - 1))
     names = tuple(f"client-{number:0{digits}}" for number in range(len(members)))
-    return ClientData(names, members, train, data.valid)
+    return ClientData(names, members, train, train if config.streamed else data.valid)

@@ -42,8 +42,8 @@ def declared(config: Config, silos: int) -> UsersInSilos:
     >>> declared(Config.parse({"data": {"users": 4000}, "clients": {"spread": "dirichlet"}}), silos=20)
     UsersInSilos(users=4000, most=800, overlap=1)
     """
-    made_up = config.data.source is Source.SYNTHETIC
+    made_up = config.made_up
     users = config.privacy.n_min or config.data.users
     even_share = -(-(config.data.users if made_up else users) // silos)
-    known = made_up and config.clients.spread is Spread.EVEN
+    known = config.data.source is Source.SYNTHETIC and config.clients.spread is Spread.EVEN
     return UsersInSilos(users, config.clients.most or even_share * (1 if known else _ROOM), config.clients.overlap)

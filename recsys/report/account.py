@@ -137,6 +137,11 @@ class Account:
         return [entry for entry in self.run.rounds if entry.survivors]
 
     @property
+    def streamed(self) -> bool:
+        """Whether the run was trained on a stream."""
+        return self.run.data.get("source") == "stream"
+
+    @property
     def agreed(self) -> Mapping[str, object]:
         """What the record says of the protocol, without its mean number of clients where cohorts vary."""
         said = self.run.protocol
@@ -145,8 +150,8 @@ class Account:
 
     @property
     def exact(self) -> list[Point]:
-        """By whoever sees all data: after rounds, or else in the end."""
-        rounds = enumerate(self.rounds, 1)
+        """By whoever sees all data: after rounds, or else in the end; in a stream before them, by what is new."""
+        rounds = enumerate(self.rounds, 0 if self.streamed else 1)
         found = [Point(done, entry.epsilon, entry.exact) for done, entry in rounds if entry.exact]
         if not found and self.own is not None:
             found = [Point(len(self.rounds), self.epsilon, self.own.metrics)]

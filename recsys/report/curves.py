@@ -13,7 +13,7 @@ from recsys.report.account import Account, Point
 from recsys.report.markup import Group, Html, table, tag
 from recsys.report.numbers import budget, epsilon, left, metric
 from recsys.report.plots import Curve, plot
-from recsys.sentences import CLOSED
+from recsys.sentences import CLOSED, FROZEN_MODEL
 
 EXACT, MEASURED, SPENT, BUDGET, REFERENCES = 0, 1, 0, 5, 2
 """Colours."""
@@ -66,12 +66,22 @@ def utility_by_epsilon(account: Account) -> Html:
 
 def _measurements(account: Account) -> list[tuple[str, list[Point], int]]:
     """Label, points that have the metric, and colour."""
-    sources = [("exact", account.exact, EXACT), ("under the mask", account.measured, MEASURED)]
+    frozen = f"{account.metric}{FROZEN_MODEL}"
+    still = [
+        replace(point, values={account.metric or "": point.values[frozen]})
+        for point in account.exact
+        if frozen in point.values
+    ]
+    sources = [
+        ("exact", account.exact, EXACT),
+        ("of a model without later events", still, REFERENCES),
+        ("under the mask", account.measured, MEASURED),
+    ]
     return [(label, [p for p in points if account.metric in p.values], colour) for label, points, colour in sources]
 
 
 def _measured(label: str, x: list[float], y: list[float], colour: int) -> Curve:
-    return Curve(label, x, y, colour, joined=colour == EXACT)
+    return Curve(label, x, y, colour, joined=colour != MEASURED)
 
 
 def _utility(account: Account, title: str, x_label: str, curves: Sequence[Curve]) -> Html:

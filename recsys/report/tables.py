@@ -49,7 +49,7 @@ def rounds(account: Account) -> Html:
     spending = ["spent", "left"] if account.spent else []
     groups = [
         Group("", ["round", "purpose", "survivors", "fell silent"]),
-        Group("exact, after the round", exact),
+        Group(f"exact, {'before' if account.streamed else 'after'} the round", exact),
         Group("under the mask, before it", measured),
         Group("epsilon", spending),
         Group("bytes", ["up", "down"]),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.config import Config, Source
+from recsys.config import Config
 from recsys.run_start import existing_run
 from recsys.sentences import described
 from secagg.at_rest import Folder
@@ -111,7 +111,7 @@ def carry_out(
             tell(line)
     if over:
         tell(OVER)
-    tell("making up the data" if config.data.source is Source.SYNTHETIC else "reading the data")
+    tell("making up the data" if config.made_up else "reading the data")
     _, notes, items = data_of(config.data)
     for note in notes:  # exact counts: for whoever has the data, and kept nowhere
         tell(f"  {note}")
@@ -130,7 +130,7 @@ def carry_out(
         tell(f"mind that {prepared.caution}")
     for later in before.values():
         prepare(later)
-    if config.measured_exactly and not over:
+    if config.measured_exactly and not (over or config.streamed):
         tell("first, for comparison: models without privacy (exact: outside of any guarantee)")
     progress = Progress(exact=config.measured_exactly, measured=prepared.recipe.measured > 0)
     run(

@@ -13,6 +13,7 @@ RUN_BY = {
     "flower": "e2e/test_flower.py::test_in_flowers_simulation",
     "flower-adapters": "e2e/test_flower_adapters.py::test_four_silos_tune_adapters_and_the_sum_is_exact",
     "nvflare": "e2e/test_nvflare.py::test_the_example",
+    "stream-kafka": "recsys/stream/test_kafka.py::test_the_example_runs",
     "sparse": "protocols/test_sparse.py::test_the_example_runs",
     "protocol": "conformance/test_added_protocol.py::test_the_example_runs",
 }

@@ -1,5 +1,8 @@
 """Kafka's protocol, spoken with librdkafka's own cluster in another process: nothing is skipped, nothing read twice."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -93,6 +96,17 @@ def test_parts_that_are_held_are_read_later(servers: str) -> None:
     assert found == ["one"]
     assert read(topic, 1) == ["zero"]
     topic.close()
+
+
+@pytest.mark.long
+def test_the_example_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="NOT TESTED: training needs torch, pip install 'secagg[train]'")
+    script = Path(__file__).parents[3] / "examples" / "stream-kafka" / "train.py"
+    words = [sys.executable, str(script), str(tmp_path / "run"), "--set", "training.rounds=2"]
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    )
+    assert (done.returncode, "why it ended: all rounds are done" in done.stdout) == (0, True), done.stderr
 
 
 def test_what_cannot_be_read_is_refused_in_a_line(servers: str) -> None:
