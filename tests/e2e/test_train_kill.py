@@ -77,6 +77,16 @@ MODES = {
     "arrivals": ("privacy.mode=distributed", *WHOEVER_IS_READY),
     "sums": ("privacy.mode=distributed", *EASE),
     "sums over silos": ("privacy.mode=distributed", *OF_SUMS),
+    "stream": (
+        "privacy.mode=distributed",
+        "data.source=stream",
+        "stream.begin=1000000",
+        "stream.every=3600",
+        "stream.replay=7200",
+        "stream.events=60.0",
+        "stream.frozen=1",
+        "training.measured_every=1",
+    ),
 }
 
 
@@ -248,13 +258,14 @@ def vector(folder: Path) -> NDArray[np.float32]:
     return model.vector  # type: ignore[attr-defined, no-any-return]
 
 
+NOISED = ("distributed", "arrivals", "stream")
 SOME = range(12, 1000, 40)
 """Each process comes a little further than the one before."""
 
 
 @pytest.mark.parametrize(
     "mode",
-    ["local", *(pytest.param(one, marks=pytest.mark.long) for one in ("distributed", "arrivals", "scaffold", "heads"))],
+    ["local", *(pytest.param(one, marks=pytest.mark.long) for one in (*NOISED, "scaffold", "heads"))],
 )
 def test_killed_again_and_again(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     """By default with the mode whose last assertion another does not allow, in the long version with all."""
@@ -264,10 +275,7 @@ def test_killed_again_and_again(mode: str, zygote: Zygote, tmp_path: Path) -> No
     run = Run.load(through)
     assert len(run.rounds) == 3
     assert any(one.silent for one in run.rounds)  # and clients were lost in it
-    if mode not in (
-        "distributed",
-        "arrivals",
-    ):  # noise inside sums follows from the plan, hence from the last bit of the model
+    if mode not in NOISED:  # noise inside sums follows from the plan, hence from the last bit of the model
         np.testing.assert_allclose(vector(killed), vector(through), rtol=1e-2, atol=1e-3)
     if mode == "heads":
         for client in (f"client-{number}" for number in range(6)):
@@ -283,7 +291,7 @@ def test_killed_before_there_is_anything(zygote: Zygote, tmp_path: Path) -> None
     assert Run.load(killed).ended == "all rounds are done"
 
 
-LEARNT = {"local": 1, "distributed": 1, "sums": 0, "sums over silos": 0}
+LEARNT = {"local": 1, "distributed": 1, "sums": 0, "sums over silos": 0, "stream": 1}
 """How many checkpoints there are when the first sum is known."""
 
 
@@ -292,9 +300,12 @@ SUMS = pytest.param("sums", marks=pytest.mark.long)
 
 
 OVER_SILOS = pytest.param("sums over silos", marks=pytest.mark.long)
+STREAM = pytest.param("stream", marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("mode", ["local", pytest.param("distributed", marks=pytest.mark.long), SUMS, OVER_SILOS])
+@pytest.mark.parametrize(
+    "mode", ["local", pytest.param("distributed", marks=pytest.mark.long), SUMS, OVER_SILOS, STREAM]
+)
 def test_a_sum_that_was_learnt_elsewhere_comes_out_as_it_did_there(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, mode)
     learnt_elsewhere(zygote, killed, mode)
