@@ -87,6 +87,12 @@ def test_the_last_change_counts() -> None:
     assert config.training.rounds == 5
 
 
+def streamed(**sections: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of a stream, with changes."""
+    table: dict[str, dict[str, Any]] = {"data": {"source": "stream"}, "privacy": {"mode": "distributed"}}
+    return {name: {**table.get(name, {}), **sections.get(name, {})} for name in table.keys() | sections.keys()}
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainnig": {}}, "unknown key trainnig: there are title, seed, data"),
     ({"training": {"runds": 3}}, "unknown key training.runds: there are rounds, draw"),
@@ -135,6 +141,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"network": {"dropout": 1.0}}, "network.dropout"),
     ({"network": {"latency": 0}}, "network.latency"),
     ({"protocol": {"workers": 0}}, "workers"),
+    ({"stream": {"every": 60}}, "section stream is for data.source = stream"),
+    (streamed(stream={"every": 0}), "stream.every, window"),
+    (streamed(stream={"events": 0.0}), "stream.every, window"),
+    (streamed(stream={"begin": -1}), "stream.begin, ahead"),
+    (streamed(stream={"kind": "file"}), "needs stream.path"),
+    (streamed(stream={"kind": "dataset"}), "needs stream.path"),
+    (streamed(stream={"kind": "kafka", "topic": "events"}), "needs stream.servers"),
+    (streamed(stream={"kind": "file", "path": "events.jsonl"}), "needs data.items"),
+    (streamed(stream={"clock": "wall"}), "stream.clock is recorded"),
+    (streamed(data={"items": "items.csv"}), "data.items is for files"),
+    (streamed(clients={"kind": "devices"}), "clients are silos"),
+    (streamed(clients={"spread": "dirichlet"}), "clients are silos"),
+    (streamed(privacy={"mode": "local"}), "distributed or none"),
+    (streamed(privacy={"ledger": "shared.db"}), "distributed or none"),
+    (streamed(clients={"overlap": 2}), "distributed or none"),
+    (streamed(training={"draw": "fixed", "size": 5}), "is everyone"),
+    (streamed(training={"sampled": 0.5}), "is everyone"),
+    (streamed(privacy={"mode": "none"}, training={"personal": ["bias"]}), "without an end"),
+    (streamed(training={"measured": 0.1}), "clients measure nothing"),
+    (streamed(training={"patience": 2}), "clients measure nothing"),
+    (streamed(stream={"frozen": 3}, evaluation={"exact": False}), "is measured exactly"),
     ({"seed": -1}, "seeds are"),
     ({"data": {"seed": 1 << 32}}, "seeds are"),
 ]
