@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from confluent_kafka import Producer
 
 from recsys.data.drifting import DriftingTastes
+from secagg.files import write_file
 
 HERE = Path(__file__).parent
 ROUNDS, ITEMS, PEOPLE = 8, 300, 2000
@@ -50,8 +51,10 @@ def main(run: str, *settings: str) -> int:
     ):
         servers, items = next(iter(cluster.stdout or ())).strip(), Path(folder) / "items.csv"
         write_events(servers)
-        items.write_text("item\n" + "".join(f"{number}\n" for number in range(ITEMS)))
-        (config := Path(folder) / "kafka.toml").write_text(CONFIG.replace("ITEMS.csv", str(items)))
+        write_file(items, ("item\n" + "".join(f"{number}\n" for number in range(ITEMS))).encode(), private=False)
+        write_file(
+            config := Path(folder) / "kafka.toml", CONFIG.replace("ITEMS.csv", str(items)).encode(), private=False
+        )
         words = [
             sys.executable,
             "-m",
