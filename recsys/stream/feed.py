@@ -104,17 +104,16 @@ class Feed:
     def gathered(self, number: int) -> RoundData:
         """Take in what there is by the moment of a sum, and give it to the sum."""
         moment = self.schedule.moment(number)
-        if self.journal.sums() <= (number, False):
-            recorded = self._config.stream.clock is Clock.RECORDED
-            while True:
-                now = moment if recorded else min(moment, int(time()))
-                if self._intake.take(now, until=recorded):
-                    self._tell(f"sum {number}: {sum(self.journal.counts().values())} events were read")
-                elif recorded or now >= moment:
-                    break
-                else:
-                    self._tell(f"sum {number} is in {moment - now} seconds")
-                    sleep(_PAUSE)
+        recorded = self._config.stream.clock is Clock.RECORDED
+        while True:
+            now = moment if recorded else min(moment, int(time()))
+            if self._intake.take(now, until=recorded):
+                self._tell(f"sum {number}: {sum(self.journal.counts().values())} events were read")
+            elif recorded or now >= moment:
+                break
+            else:
+                self._tell(f"sum {number} is in {moment - now} seconds")
+                sleep(_PAUSE)
         self.journal.begin(number, moment)
         return self._round(list(self.journal.events(number)))
 

@@ -216,7 +216,6 @@ class StreamJournal:
                     raise StorageError(f"sum {number} came out otherwise before")
                 return
             self._db.execute(_DONE, (number, said))
-            self._db.execute("UPDATE events SET sum = NULL WHERE sum = ? AND done = 0", (number,))
             self._db.execute("UPDATE sums SET clients = ? WHERE number = ?", (said, number))
 
     def sums(self) -> tuple[int, bool]:
@@ -294,8 +293,8 @@ _SCHEMA = (
 _INSERT = "INSERT INTO events (client, user, item, time, part, generation, offset) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _COUNT = "INSERT INTO counts VALUES (?1, ?2) ON CONFLICT (what) DO UPDATE SET count = count + ?2"
 _BEYOND = """
-SELECT number, sum IS NULL FROM (
-    SELECT number, sum, row_number() OVER (PARTITION BY user ORDER BY time DESC, number DESC) AS place
+SELECT number, done = 0 FROM (
+    SELECT number, done, row_number() OVER (PARTITION BY user ORDER BY time DESC, number DESC) AS place
     FROM events WHERE user IN (SELECT value FROM json_each(?))
 ) WHERE place > ?
 """

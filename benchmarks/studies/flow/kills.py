@@ -115,13 +115,14 @@ def live(folder: Path, events: int, finish: bool) -> None:
         sums, done = StreamSums(aggregator, journal, NAMES, _SCHEDULE), folder / "done"
         while True:
             number = int(done.read_text()) if done.exists() else 0
+            begun = journal.sums()[1]  # then nothing is taken in before the next sum
             while intake.take(_SCHEDULE.moment(number)):
                 pass
             _sum_up(folder, sums, journal, number, events)
             write_file(done, str(number + 1).encode(), private=False)
             aggregator.delete_pending(number + 1)
             intake.acknowledge()
-            if finish and journal.acknowledged() == journal.positions():
+            if finish and not begun and journal.acknowledged() == journal.positions():
                 return
 
 

@@ -44,6 +44,17 @@ def test_a_recorded_stream_is_read_up_to_the_moment(tmp_path: Path) -> None:
         assert journal.counts() == {"taken in": 5}
 
 
+def test_what_a_source_says_again_is_not_taken_in_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    append(path, line("ann", "i1", NOW), line("ann", "i2", NOW))
+    with intake(tmp_path, partial(FileTail, path)) as (one, journal):
+        taken(one, NOW)
+    append(path, line("ann", "i3", NOW))
+    with intake(tmp_path, lambda positions: FileTail(path, {})) as (one, journal):  # from the start
+        taken(one, NOW)
+        assert journal.counts() == {"taken in": 3, "read before": 2}
+
+
 def test_without_room_the_rest_stays_in_the_source(tmp_path: Path) -> None:
     path, small = tmp_path / "events.jsonl", Limits(replay=100, cap=50, room=3)
     append(path, *(line(f"u{number}", "i1", NOW) for number in range(5)))

@@ -117,8 +117,9 @@ def test_sums_go_upwards_in_number_and_time_and_one_is_open(tmp_path: Path) -> N
         kept.out(3, {1})
         with pytest.raises(StorageError, match="came out otherwise"):
             kept.out(3, {0, 1})
-        with pytest.raises(StorageError):
-            kept.begin(4, 199)
+        for number, moment in ((4, 199), (2, 300)):
+            with pytest.raises(StorageError, match="is not next"):
+                kept.begin(number, moment)
         kept.begin(4, 200)
         for wrong in (lambda: kept.out(9, set()), lambda: list(kept.events(9))):
             with pytest.raises(UsageError, match="was not begun"):
