@@ -24,7 +24,6 @@ from dp.ledger import Ledger
 from dp.ledger.file import read
 from dp.ledger.verify import compare, verify
 from dp.secure_sum import SecureSum
-from protocols import buffers as module
 from protocols.buffers import Buffer, Buffers, Contributor, Start, weight
 from protocols.journal import SqliteJournal
 from protocols.plan import RoundPlan
@@ -34,6 +33,7 @@ from protocols.simulation.network import Faults, Simulation, drive
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.signed_versions import Signer
 from tests.controls import switch_off
 from tests.scenes.journals import KeptJournal
 from tests.scenes.ledger import KEY, exported
@@ -422,5 +422,16 @@ def test_a_client_that_was_killed_goes_on_with_its_buffer(tmp_path: Path) -> Non
     journal.close()
 
 
-def test_the_module_says_what_is_not_protected() -> None:
-    assert "What is not protected" in str(module.__doc__)
+def test_a_signed_roster_makes_signed_buffers(tmp_path: Path) -> None:
+    """Where clients ask for signatures, a cohort is signed as its roster is, and what is signed as the model is the
+    buffer: one that the deployment did not sign is refused."""
+    signer = Signer("deployment", SigningKey(b"d" * 32), tmp_path / "deployment.versions")
+    buffers = replace(BUFFERS, roster=ROSTER.signed(signer))
+    policy, buffer = buffers.policy(signed_by=signer.signatory), buffer_of(STARTS, 5)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    mine = Contributor(buffers, IDENTITIES["c3"], policy=policy, journal=journal)
+    mine.begin(2, version(2).model)
+    with pytest.raises(PolicyError, match="is not signed"):
+        mine.check(plan_of(buffer), buffer)
+    mine.check(plan_of(buffer).signed(signer.model), buffer)
+    journal.close()

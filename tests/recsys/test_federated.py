@@ -739,6 +739,8 @@ STATES = st.builds(
     arrays(np.float32, st.integers(1, 5), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
     st.dictionaries(st.sampled_from(["first", "second"]), arrays(np.float64, 3, elements=FLOATS)),
     st.lists(ROUNDS, max_size=3).map(tuple),
+    calls=st.dictionaries(st.sampled_from(["now", "version"]), st.integers(0, 9)),
+    called=st.dictionaries(st.sampled_from(["ready", "version 1"]), arrays(np.float64, 2, elements=FLOATS)),
 )
 
 
@@ -748,7 +750,9 @@ def same(one: TrainingState, other: TrainingState) -> bool:
         == (other.vector.tobytes(), other.vector.dtype, other.vector.shape)
         and {name: array.tobytes() for name, array in one.optimiser.items()}
         == {name: array.tobytes() for name, array in other.optimiser.items()}
-        and one.rounds == other.rounds
+        and (one.rounds, one.calls) == (other.rounds, other.calls)
+        and {name: array.tobytes() for name, array in one.called.items()}
+        == {name: array.tobytes() for name, array in other.called.items()}
     )
 
 
@@ -785,14 +789,24 @@ def test_a_file_of_the_same_secret_for_another_purpose_is_no_checkpoint(purpose:
             TrainingState.decode(data, SECRET)
 
 
-@pytest.mark.parametrize("header", [{}, {"rounds": [], "weight": "1"}, {"rounds": [1], "weight": 1.0}, {"rounds": []}])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"rounds": [], "weight": "1", "calls": {}},
+        {"rounds": [1], "weight": 1.0, "calls": {}},
+        {"rounds": [], "calls": {}},
+        {"rounds": [], "weight": 1.0},
+        {"rounds": [], "weight": 1.0, "calls": []},
+    ],
+)
 def test_a_checkpoint_that_says_something_else(header: dict[str, object]) -> None:
     key = derive(SECRET, labels.STORED, b"checkpoint of rounds")
     _, arrays = tensors.decode(b"".join(federation(client_data()).state.encode(SECRET)), key)
     with pytest.raises(DecodeError, match="no checkpoint"):
         TrainingState.decode(b"".join(tensors.encode(header, arrays, key)), SECRET)
     with pytest.raises(DecodeError, match="no checkpoint"):
-        TrainingState.decode(b"".join(tensors.encode({"rounds": [], "weight": 1.0}, {}, key)), SECRET)
+        TrainingState.decode(b"".join(tensors.encode({"rounds": [], "weight": 1.0, "calls": {}}, {}, key)), SECRET)
 
 
 # Fleets
