@@ -582,6 +582,8 @@ class Config:
                 raise UsageError(f"stream.kind = {stream.kind} needs stream.{name}")
         if stream.kind is StreamKind.MADE_UP and stream.clock is Clock.WALL:
             raise UsageError("the made-up stream is read as one that was recorded: stream.clock is recorded")
+        if not (self.made_up or stream.begin):
+            raise UsageError("a stream needs stream.begin, the moment of its first sum in seconds since 1970")
         if not self.made_up and not (self.data.items and self.privacy.n_min):
             raise UsageError(
                 "a stream needs data.items, the table of the items there are, and privacy.n_min, the public number of "

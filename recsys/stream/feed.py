@@ -1,7 +1,8 @@
 """A run's stream: what is waited for and taken in before each sum, and the clients' data that a round is trained on.
 
-Time passes in one of two ways. By the wall clock, a sum is made when its moment has come, of what was read by then. Or
-the stream was recorded: then it is read up to the moment of the next sum, as fast as it goes.
+Time passes in one of two ways. By the wall clock, a sum is made when its moment has come, of what was read by then; one
+whose moment has passed, after a pause, is of what is not later than that. Or the stream was recorded: then it is read
+up to the moment of the next sum, as fast as it goes.
 
 A user is in the silo that a hash of the user's id says. Who has no new event is not among a round's users, and adds
 nothing; a silo of which nobody has is there all the same, with one user who does nothing. Of an item that a user had
@@ -106,10 +107,10 @@ class Feed:
         moment = self.schedule.moment(number)
         recorded = self._config.stream.clock is Clock.RECORDED
         while True:
-            now = moment if recorded else min(moment, int(time()))
-            if self._intake.take(now, until=recorded):
+            now = moment if recorded else int(time())
+            if self._intake.take(min(now, moment), until=recorded or now > moment, clock=now):
                 self._tell(f"sum {number}: {sum(self.journal.counts().values())} events were read")
-            elif recorded or now >= moment:
+            elif now >= moment:
                 break
             else:
                 self._tell(f"sum {number} is in {moment - now} seconds")

@@ -48,21 +48,22 @@ class Intake:
         self._held = dict[str, list[Message]]()
         """what was read of a part, from the first event on that is later than the last moment"""
 
-    def take(self, now: int, *, until: bool = False) -> int:
+    def take(self, now: int, *, until: bool = False, clock: int | None = None) -> int:
         """Take in some of what is there now, as of ``now`` (with ``until``, of what is not later). Gives how many
         messages that were: 0 once there are none, or no room for any (``StreamJournal.room``), which stay in the
-        source."""
+        source. ``clock``: what is too far ahead is so by this one; None: by ``now``."""
         if not (most := min(BATCH, self._journal.room())):
             return 0
         held, self._held = self._held, {}
-        done = sum(self._taken(messages, now, until) for messages in held.values())
-        return done + self._taken(self._source.read(most, self._held.keys()), now, until)
+        latest = (now if clock is None else clock) + self._limits.ahead
+        done = sum(self._taken(messages, now, until, latest) for messages in held.values())
+        return done + self._taken(self._source.read(most, self._held.keys()), now, until, latest)
 
     def acknowledge(self) -> None:
         """Tell the source what it may forget."""
         self._source.acknowledge(self._journal.acknowledged())
 
-    def _taken(self, messages: list[Message], now: int, until: bool) -> int:
+    def _taken(self, messages: list[Message], now: int, until: bool, latest: int) -> int:
         refused, reached, positions = Counter[str](), self._journal.positions(), dict[str, Position]()
         found = list[Taken]()
         for message in messages:
@@ -73,7 +74,7 @@ class Intake:
             if part in reached and message.at.order < reached[part].order:
                 refused[AGAIN] += 1
                 continue
-            one = self._read(message, now)
+            one = self._read(message, now, latest)
             if isinstance(one, Taken) and one.time > now:  # of now, but in a record a later one
                 if until:
                     self._held[part] = [message]
@@ -88,17 +89,16 @@ class Intake:
             self._journal.take_in(found, positions, refused)
         return sum(refused.values()) + len(found)
 
-    def _read(self, message: Message, now: int) -> Taken | str:
+    def _read(self, message: Message, now: int, latest: int) -> Taken | str:
         """The event, or why it is refused."""
-        limits = self._limits
         try:
             event = parse(message.data)
         except DecodeError:
             return UNREADABLE
         if (item := self._items.get(event.item)) is None:
             return UNKNOWN
-        if event.time <= now - limits.replay:
+        if event.time <= now - self._limits.replay:
             return LATE
-        if event.time > now + limits.ahead:
+        if event.time > latest:
             return AHEAD
         return Taken(event.user, item, event.time, self._client_of(event.user), message.part, message.at)

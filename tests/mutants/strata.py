@@ -312,6 +312,11 @@ STRATA = (
             "tests/cli/test_audit.py",
         ),
     ),
+    Stratum(
+        "streams",
+        ("recsys/stream", "recsys/data/arrow.py"),
+        ("tests/recsys/stream", "tests/recsys/data/test_arrow.py", "tests/recsys/data/test_tables.py"),
+    ),
     Stratum("texts", ("recsys/text", "recsys/places.py"), ("tests/recsys/text", "tests/recsys/test_o*.py")),
 )
 

@@ -120,6 +120,24 @@ def test_by_the_wall_clock_a_sum_waits_for_its_moment(tmp_path: Path, monkeypatc
         one.journal.out(0, {0, 1})
 
 
+def test_after_a_pause_sums_whose_moments_have_passed_have_no_later_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are those lost: they wait in the source, however far ahead of that moment they are."""
+    path, ann = tmp_path / "events.jsonl", IN_0[0]
+    monkeypatch.setattr(feeding, "time", lambda: BEGIN + 900.0)
+    append(path, *(line(ann, f"i{number}", BEGIN + 100 * number) for number in range(8)))
+    append(path, line(ann, "i0", BEGIN + 1500))
+    with feed(tmp_path, clock="wall") as one:
+        for number in range(8):
+            new = one.gathered(number).ahead
+            assert new is not None
+            assert list(new.test.history(0)) == [number]
+            one.journal.out(number, {0, 1})
+        assert one.journal.counts()["taken in"] == 8
+        assert one.journal.counts().get("too far ahead", 0) == 1
+
+
 def test_journals_of_other_items_silos_or_moments_are_refused(tmp_path: Path) -> None:
     with feed(tmp_path):
         pass
