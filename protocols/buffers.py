@@ -25,7 +25,12 @@ server cannot weigh clients as it likes, and no weight moves the sensitivity. A 
 weighs itself otherwise, does what it could do by sending another update: clip and noise bound it.
 
 *What is not protected.* When a client is ready, from which version it started, in which buffers it is. A client whose
-work depends on its data (how many events it trains on) shows that in how long it takes.
+work depends on its data (how many events it trains on) shows that in how long it takes. A client compares versions with
+those that it was told of, so none has two models of one number. But a server that lies can give one client a version
+that nobody else has seen, under a number of its own, and the others one from which their updates are next to nothing
+(Pasquini et al. 2022): the sum is then this client's, with the noise. In a round that waits, where all start from the
+plan's model, it cannot. What holds against it is noise that the policy demands, or versions that the deployment signs
+(``Policy.signed_by``), if who signs a buffer knows its versions.
 
 *Accounting.* Each client is charged for the buffers that it is in, and for no others (``dp.arrivals``): which ones that
 are may follow from everything that came out before, since each client's filter stops it before its own budget is
@@ -144,6 +149,10 @@ class Buffer:
         """The ``model`` of the plan: a digest of all that a buffer says."""
         return digest(labels.BUFFER, self.encode())
 
+    def known(self) -> dict[int, bytes]:
+        """The digests of the versions that somebody started from, and of the one to which the sum is applied."""
+        return {number: self.models[self.version - number] for number in {*self.starts, self.version}}
+
     def staleness_of(self, name: str) -> int:
         """How many versions ago the version was made that this client is said to have started from."""
         return self.version - self.starts[self.names.index(name)]
@@ -253,8 +262,8 @@ class Contributor:
     ``begin`` is told each version from which it trains; ``start`` takes a plan, its buffer and the update, and gives
     the client of this round (``Client``) and its first frame. Journal, ledger and policy are those of a ``Client``, for
     all buffers together: with a ledger it refuses a contribution for which its own budget has no room. What it trains
-    from is kept in memory only: after a restart it goes on with a round that its journal has if it is told the same
-    start, and begins anew otherwise.
+    from, and which versions it has seen, is kept in memory only: after a restart it goes on with a round that its
+    journal has if it is told the same start, and begins anew otherwise.
     """
 
     def __init__(
@@ -273,12 +282,28 @@ class Contributor:
         self._more: dict[str, Any] = {"journal": journal, "ledger": ledger, "deployment": deployment, "rng": rng}
         self._start: Start | None = None
         self._newest, self._plan = 0, b""
+        self._known: dict[int, bytes] = {}
 
     def begin(self, version: int, model: bytes) -> None:
-        """Train from this version from now on. ``PolicyError`` if it is older than one that this client has seen."""
+        """Train from this version from now on. ``PolicyError`` if it is older than one that this client has seen, or
+        another one under the same number."""
         if version < self._newest:
             raise PolicyError(f"version {version} is older than {self._newest}, which this client has seen")
-        self._start, self._newest, self._plan = Start(version, model), version, b""
+        start = Start(version, model)
+        self._check_known({version: model})
+        self._start, self._plan = start, b""
+        self._see(version, {version: model})
+
+    def _check_known(self, models: dict[int, bytes]) -> None:
+        """``PolicyError`` if one of these digests is not that of the version which this client has seen."""
+        if changed := [number for number, model in models.items() if self._known.get(number, model) != model]:
+            raise PolicyError(f"version {changed[0]} is another one than this client has seen under that number")
+
+    def _see(self, newest: int, models: dict[int, bytes]) -> None:
+        """Remember these digests, as long as a buffer may have them."""
+        self._newest = max(self._newest, newest)
+        oldest = self._newest - self.buffers.staleness
+        self._known = {number: model for number, model in {**self._known, **models}.items() if number >= oldest}
 
     def check(self, plan: RoundPlan, buffer: Buffer) -> Client:
         """The client of this round. ``PolicyError`` or ``BudgetError`` unless it may take part with the update that
@@ -286,6 +311,7 @@ class Contributor:
         if self._plan not in (b"", plan.digest()):
             raise PolicyError("this update is in another buffer: it goes into one")
         self.buffers.check(plan, buffer, self.identity.name, self._start)
+        self._check_known(buffer.known())
         client = Client(self.identity, self.buffers.cohort(buffer.names), policy=self._policy, **self._more)
         client.check(plan)
         return client
@@ -294,7 +320,8 @@ class Contributor:
         """The client of this round and its first frame. The update is multiplied by its ``weight``, then encoded, which
         clips it."""
         client = self.check(plan, buffer)
-        self._plan, self._newest = plan.digest(), max(self._newest, buffer.version)
+        self._plan = plan.digest()
+        self._see(buffer.version, buffer.known())
         by = weight(buffer.staleness_of(self.identity.name))
         if update is not None:
             users = plan.encoding.users

@@ -289,6 +289,35 @@ def test_a_client_goes_to_no_older_version(monkeypatch: pytest.MonkeyPatch) -> N
     mine.begin(1, version(1).model)
 
 
+def test_a_number_is_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a client was told of it, or a buffer had it: no other model has that number later."""
+    mine, buffer, forged = contributors({"c3": 2})["c3"], buffer_of(STARTS, 5), b"x" * 32
+    with pytest.raises(PolicyError, match="version 2 is another one"):
+        mine.begin(2, forged)
+    mine.start(plan_of(buffer), buffer, np.zeros(LENGTH))
+    with pytest.raises(PolicyError, match="version 5 is another one"):
+        mine.begin(5, forged)
+    mine.begin(5, version(5).model)
+    mine.begin(6, version(6).model)
+    started = {name: version(5) for name in STARTS} | {"c3": version(6)}
+    good = Buffer.of(6, BUFFERS.staleness, started, version(6).model)
+    mine.check(plan_of(good, 1), good)
+    lie = replace(good, models=(good.models[0], forged))
+    with pytest.raises(PolicyError, match="version 5 is another one"):
+        mine.check(plan_of(lie, 1), lie)
+    switch_off(monkeypatch, Contributor, "_check_known", "self._known.get(number, model) != model")
+    mine.check(plan_of(lie, 1), lie)
+    mine.begin(6, forged)
+
+
+def test_what_a_client_remembers_of_versions_has_an_end() -> None:
+    mine = Contributor(BUFFERS, IDENTITIES["c3"])
+    for number in range(20):
+        mine.begin(number, version(number).model)
+    mine.begin(19, version(19).model)
+    assert len(mine._known) == BUFFERS.staleness + 1
+
+
 def test_what_is_no_buffer() -> None:
     good = buffer_of(STARTS, 5)
     assert Buffer.decode(good.encode()) == good
