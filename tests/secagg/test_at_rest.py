@@ -112,6 +112,7 @@ def test_no_nonce_comes_twice_and_there_is_a_last_one(monkeypatch: pytest.Monkey
         (RING, RING.seal(b"text", "b"), AlteredError, "another file, put in its place: it was sealed as b"),
         (RING, RING.seal(b"text", "a", bytes([1] * 16)), AlteredError, "a is of another folder"),
     ],
+    ids=["wrong key", "empty", "plain", "another file", "another folder"],  # the salts are drawn: two workers differ
 )
 def test_what_is_wrong_has_a_name(ring: Keyring, data: bytes, error: type[StorageError], said: str) -> None:
     with pytest.raises(error, match=said):
