@@ -115,6 +115,11 @@ class Feed:
             else:
                 self._tell(f"sum {number} is in {moment - now} seconds")
                 sleep(_PAUSE)
+        if self._config.private and not self.journal.sums()[1] and not self.journal.room():
+            raise StorageError(
+                f"the stream's journal is full before sum {number}: an event that keeps others out would move what "
+                "other people add. Start a new run with a larger stream.room"
+            )
         self.journal.begin(number, moment)
         return self._round(list(self.journal.events(number)))
 

@@ -21,21 +21,21 @@ BEGIN = 10_000
 IN_0, IN_1 = ([name for name in "abcdefgh" if silo_of(name, 2) == silo] for silo in (0, 1))
 
 
-def config(path: Path, **stream: Any) -> Config:
+def config(path: Path, private: bool, **stream: Any) -> Config:
     table = {"kind": "file", "path": str(path), "begin": BEGIN, "every": 100, "replay": 1000, "cap": 3, "ahead": 500}
     return Config.parse(
         {
             "data": {"source": "stream", "items": "items.csv"},
             "clients": {"count": 2},
-            "privacy": {"mode": "none", "n_min": 100},
+            "privacy": {"mode": "distributed" if private else "none", "n_min": 100},
             "stream": table | stream,
         }
     )
 
 
 @contextmanager
-def feed(tmp_path: Path, most: int = 9, **stream: Any) -> Iterator[Feed]:
-    asked = config(tmp_path / "events.jsonl", **stream)
+def feed(tmp_path: Path, most: int = 9, *, private: bool = False, **stream: Any) -> Iterator[Feed]:
+    asked = config(tmp_path / "events.jsonl", private, **stream)
     items = [f"i{number}" for number in range(8)]
     silos = UsersInSilos(100, most)
     with closing(Feed(asked, tmp_path / "stream.db", NAMES, items, silos, lambda doing: None)) as one:
@@ -102,6 +102,25 @@ def test_a_silo_with_more_users_than_it_may_have_refuses(tmp_path: Path) -> None
         one.gathered(0)
     with feed(tmp_path, most=len(IN_1) - 1) as one, pytest.raises(UsageError, match=r"clients\.most"):
         one.gathered(0)
+
+
+def test_no_persons_event_keeps_another_out_of_a_private_sum(tmp_path: Path) -> None:
+    """One event more, and somebody else's would wait for a later sum. Without privacy it does."""
+    path = tmp_path / "events.jsonl"
+    append(path, line(IN_0[0], "i1", BEGIN - 2), line(IN_0[0], "i2", BEGIN - 1), line(IN_1[0], "i3", BEGIN))
+    for room, others in ((4, [3]), (2, [])):
+        with feed(tmp_path, room=room) as one:
+            assert list(one.gathered(0).clients.histories("client-1")[0]) == others
+        (tmp_path / "stream.db").unlink()
+    with feed(tmp_path, private=True, room=4) as one:
+        for _ in range(2):  # a sum that was begun takes nothing in, and goes on
+            assert list(one.gathered(0).clients.histories("client-1")[0]) == [3]
+    (tmp_path / "stream.db").unlink()
+    with feed(tmp_path, private=True, room=2) as one:
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"is full before sum 0.*stream\.room"):
+                one.gathered(0)
+        assert one.journal.sums() == (0, False)
 
 
 def test_by_the_wall_clock_a_sum_waits_for_its_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
