@@ -13,9 +13,9 @@ from io import BytesIO
 from pathlib import Path
 
 from dp.ledger.file import plain_copy, read
+from dp.ledger.state import replay
 from recsys.report import FILE as REPORT
-from recsys.run_record import CONFIG, FILE, LEDGER, LEDGERS, LOCAL_LEDGER, MODEL, Run
-from recsys.run_start import PUBLIC_KEY
+from recsys.run_record import CONFIG, FILE, LEDGER, LEDGERS, LOCAL_LEDGER, MODEL, PUBLIC_KEY, Run
 from secagg.at_rest import AnyFolder, Folder
 from secagg.errors import StorageError, UsageError
 from secagg.files import reading, writing
@@ -38,6 +38,9 @@ def export(folder: AnyFolder, out: str | Path, *, model: bool) -> list[str]:
     run.check_model(folder)
     name = check_name("the name of a run's directory", folder.path.resolve().name)
     check_ended(folder, run)
+    for ledger in LEDGERS:
+        if folder.exists(ledger):
+            run.check_owner(replay(read(folder / ledger, folder.keys)).genesis.owner, ledger)
     wanted = [*SHARED, MODEL] if model else list(SHARED)
     try:
         with writing(out, private=False, replace=False) as file, tarfile.open(fileobj=file, mode="w") as tar:

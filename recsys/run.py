@@ -162,6 +162,7 @@ class _Running:
     ) -> None:
         self._prepared, self._folder, self._watch, self._tell = prepared, folder, watch, tell
         self._private, self._secret, self._ledgers = started.private, started.secret, started.ledgers
+        self._key = started.key
         self._record = _record(prepared, started, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
@@ -464,7 +465,7 @@ class _Running:
 
     def _say(self, **news: Any) -> None:
         self._record = replace(self._record, **news)
-        self._record.save(self._folder)
+        self._record.save(self._folder, self._key)
         self._watch(self._record)
 
 
@@ -506,6 +507,7 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
         outside=outside(prepared),
         others=started.other_runs,
         machine=dict(machine),
+        owner=started.key.public.hex(),
     )
 
 

@@ -1,7 +1,14 @@
 """What a run leaves behind for people: one JSON file, from which the report is drawn.
 
-It holds no model, no key and no line about one user; exact quality, where it was asked for, is a statistic over all of
-them that no budget covers (``Run.outside``). The ledger beside it says what was spent, and on what.
+It is **signed** by the run's key, which signs the run's own ledgers, too: it begins with the 64 hexadecimal digits of
+the key and the 128 of the signature, so that one file, replaced at once, has both. Signed is the file with zeros in the
+signature's place. Nothing in it is believed before that is verified, and the key compared with the one in ledger.pub
+beside it. Whoever holds the key of a run that goes on compares it with that, and a report compares it with the
+ledgers'. So who alters a record has to replace the run's key wherever it stands, in signed ledgers, too; where there is
+no ledger, only somebody who remembers the key can tell.
+
+It holds no model, no secret and no line about one user; exact quality, where it was asked for, is a statistic over all
+of them that no budget covers (``Run.outside``). The ledger beside it says what was spent, and on what.
 """
 
 from __future__ import annotations
@@ -11,14 +18,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from secagg.at_rest import AnyFolder, Folder
-from secagg.errors import AtRestError, DecodeError, StorageError, UsageError
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
+from secagg.errors import AlteredError, AtRestError, DecodeError, PeerError, StorageError, UsageError
+from secagg.files import read_file
 from secagg.foreign import as_declared, parse_json
 
 FILE, CONFIG, MODEL = "run.json", "config.json", "model.safetensors"
 """The names of the record, the configuration and the trained model in a run's directory."""
+PUBLIC_KEY = "ledger.pub"
+"""The file with the run's public key."""
 FORMAT = 2
 """The format of a run's directory: its record, its checkpoint, and the names of its files."""
 NO_CHECKPOINT = "this is no checkpoint of this run, or it was altered"
@@ -158,15 +171,15 @@ class Run:
     """why the run ended; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    owner: str = ""
+    """the public key that has signed this, in hexadecimal; empty before"""
 
-    def save(self, folder: AnyFolder) -> None:
-        """Write the record, whole or not at all, even if the machine crashes."""
-        data = json.dumps(asdict(self), indent=1, allow_nan=False).encode()
-        Folder.of(folder).write(FILE, data, private=False)
+    def save(self, folder: AnyFolder, key: SigningKey) -> None:
+        """Sign the record by the run's key, and write it, whole or not at all, even if the machine crashes."""
+        Folder.of(folder).write(FILE, signed(asdict(self), key), private=False)
 
     def check_model(self, folder: AnyFolder) -> None:
-        """``DecodeError`` if the run has ended, and the model in its directory is not the one that is on record. The
-        record is signed by nobody: whoever alters both is not noticed."""
+        """``DecodeError`` if the run has ended, and the model in its directory is not the one that is on record."""
         folder = Folder.of(folder)
         if not self.ended:
             return
@@ -193,9 +206,72 @@ class Run:
             raise UsageError(str(error)) from None
         try:
             record = parse_json(data)
-            if isinstance(record, dict) and (found := record.get("format")) != FORMAT:
+            if not isinstance(record, dict):
+                raise DecodeError("it has no fields")
+            if (found := record.get("format")) != FORMAT:
                 raise DecodeError(f"this release reads directories of format {FORMAT}, and not {str(found)[:20]!r}")
+        except DecodeError as error:
+            raise DecodeError(f"{path} is not the record of a run: {error}") from None
+        owner = _signer(data, path)
+        _check_key(folder, owner)
+        try:
+            del record[_SIGNATURE]
             run: Run = as_declared(cls, record)
         except DecodeError as error:
             raise DecodeError(f"{path} is not the record of a run: {error}") from None
         return run
+
+    def check_owner(self, owner: bytes, what: str) -> None:
+        """``AlteredError`` unless this key, that of ``what``, has signed the record."""
+        if owner.hex() != self.owner:
+            raise AlteredError(
+                f"{FILE} was signed by another key than that of {what}: it is of another run, or altered"
+            )
+
+
+_SIGNATURE = "signature"
+_BEFORE_KEY, _BETWEEN = b'{\n "owner": "', b'",\n "signature": "'
+_KEY_PLACE = slice(len(_BEFORE_KEY), len(_BEFORE_KEY) + 2 * KEY_BYTES)
+_SIGNATURE_PLACE = slice(_KEY_PLACE.stop + len(_BETWEEN), _KEY_PLACE.stop + len(_BETWEEN) + 2 * SIGNATURE_BYTES)
+
+
+def signed(record: Mapping[str, Any], key: SigningKey) -> bytes:
+    """The file of a record, signed by this key."""
+    first = {"owner": key.public.hex(), _SIGNATURE: "0" * (2 * SIGNATURE_BYTES)}
+    data = json.dumps(
+        first | {name: value for name, value in record.items() if name not in first}, indent=1, allow_nan=False
+    ).encode()
+    return _with(data, key.sign(labels.RUN_RECORD, data))
+
+
+def _with(data: bytes, signature: bytes) -> bytes:
+    return data[: _SIGNATURE_PLACE.start] + signature.hex().encode() + data[_SIGNATURE_PLACE.stop :]
+
+
+def _signer(data: bytes, path: Path) -> bytes:
+    """The public key that has signed this record."""
+    try:
+        owner = bytes.fromhex(data[_KEY_PLACE].decode())
+        signature = bytes.fromhex(data[_SIGNATURE_PLACE].decode())
+        same = data.startswith(_BEFORE_KEY) and _with(data, signature) == data
+        verify(owner, signature, labels.RUN_RECORD, _with(data, bytes(SIGNATURE_BYTES)), culprit=FILE)
+    except (ValueError, PeerError):
+        same = False
+    if not same:
+        raise AlteredError(f"{path} was altered, or is not signed by the key of its run")
+    return owner
+
+
+def _check_key(folder: Folder, owner: bytes) -> None:
+    """Refuse a record that was signed by another key than that which lies beside it."""
+    try:
+        kept = read_file(folder / PUBLIC_KEY, most=_MOST_KEY_BYTES)
+    except FileNotFoundError:  # it is in the record, and in the ledgers
+        return
+    if kept.strip() != owner.hex().encode():
+        raise AlteredError(
+            f"{folder / FILE} was signed by another key than {PUBLIC_KEY}: one of them is of another run"
+        )
+
+
+_MOST_KEY_BYTES = 1 << 12

@@ -24,7 +24,7 @@ from dp.ledger.state import data_mark
 from recsys.config import Config, Mode
 from recsys.other_runs import KnownRun, LockedRunList
 from recsys.pending_sum import SUM
-from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, PUBLIC_KEY, Run
 from recsys.same_inputs import check_configuration, check_inputs, keep_inputs
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg.at_rest import AnyFolder, Folder, Keyring, read_sealed
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from recsys.assembly import Prepared
     from recsys.budgets import DistributedNoise, LocalNoise
 
-PUBLIC_KEY = "ledger.pub"
 _LINK = re.compile("[0-9a-f]{64}")
 PRIVATE = "private"
 """The directory within that of a run which nobody else gets."""
@@ -55,6 +54,8 @@ class StartedRun:
     private: Folder
     """the run's private directory"""
     secret: bytes
+    key: SigningKey
+    """signs the record, and the run's own ledgers"""
     ledgers: Mapping[Mode, Ledger]
     other_runs: str
     """what is known of other runs on the same data"""
@@ -91,6 +92,8 @@ def start(prepared: Prepared, folder: Folder, before: Run | None, runs: LockedRu
     if not resumed:
         keep_inputs(private, prepared)
     key, said = _key(ledger_secret), known_others(beside, len([one for one in sharing if one.name != name]))
+    if before is not None:
+        before.check_owner(key.public, f"{private / KEY}")
     private.create(NAME, key.public.hex().encode(), private=True)
     if shared is not None:
         ledgers = {config.privacy.mode: _shared(prepared, shared, folder.keys, held)}
@@ -112,7 +115,7 @@ def start(prepared: Prepared, folder: Folder, before: Run | None, runs: LockedRu
         _check_reached(before, ledgers)
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
     runs.add(data, KnownRun(key.public.hex(), str(folder.path.absolute()), where, promised(ledgers.values())))
-    return StartedRun(private, secret, ledgers, said)
+    return StartedRun(private, secret, key, ledgers, said)
 
 
 def delete_secrets(folder: AnyFolder) -> None:

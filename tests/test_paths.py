@@ -91,7 +91,7 @@ def test_a_run_and_its_report(tmp_path: Path) -> None:
     (run := tmp_path / "run").mkdir()
     made = runs.make(run, "local")
     assert Run.load(str(run)).title == made.title
-    made.save(str(run))
+    made.save(str(run), runs.KEY)
     assert Account.load(str(run)).run.title == made.title
     assert write_report(str(run)).exists()
     assert "run.json" in export(str(run), f"{tmp_path}/run.tar", model=False)

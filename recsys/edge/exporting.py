@@ -62,6 +62,8 @@ def export(
         origin += "; ".join(promised) or "trained without privacy"
         files |= pages(_titles(served.item_ids, titles), origin, library_of(Path(web)), form.onnx)
     states = {name: replay(read(folder / name, folder.keys)) for name in LEDGERS if folder.exists(name)}
+    for name, state in states.items():
+        run.check_owner(state.genesis.owner, name)
     manifest = Manifest(
         model=type(served.model).__name__,
         items=len(served.item_ids),

@@ -32,9 +32,10 @@ def write_report(folder: AnyFolder, account: Account | None = None, out: str | P
 
     >>> import tempfile
     >>> from recsys.run_record import Run
+    >>> from secagg.crypto.keys import SigningKey
     >>> run = Run("A run", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="nothing")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run.save(Path(folder))
+    ...     run.save(Path(folder), SigningKey(bytes(32)))
     ...     print(write_report(Path(folder)).name)
     report.html
     """

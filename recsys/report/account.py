@@ -1,6 +1,7 @@
 """What a report is about: the record of a run, and what the ledgers beside it say was promised and spent.
 
-A record is one file of JSON that anybody can have changed. So whatever is said of privacy comes from the ledgers: the
+A record is signed by the run's key, and the key is compared with that of the run's own ledgers; but whoever made a run
+had its key. So whatever is said of privacy comes from the ledgers: the
 promise from the first entry, how many clients may work together or be missing from the plans of the sums, what was
 spent after a round from the entry to which the round points. All of it is verified, as far as that goes without a key.
 What record and ledger both know is compared, and a report says where they differ. On the word of the record stands what
@@ -122,6 +123,9 @@ class Account:
         if run.mode not in TRUSTS or name not in registry.names():
             raise DecodeError(f"the record of the run in {folder} has an unknown mode or protocol")
         spent = tuple(Spent.load(path, folder.keys) for path in _ledgers(folder.path, run, ledger))
+        for each in spent:
+            if not each.shared:
+                run.check_owner(each.state.genesis.owner, each.promise.ledger)
         trusts = [each.promise.trust for each in spent]
         if trusts != TRUSTS[run.mode]:
             kept = " and ".join(trusts) or "no"

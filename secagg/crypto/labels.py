@@ -52,6 +52,7 @@ NOISE_CHAIN: Final = b"secagg/v1/noise/chain"
 LEDGER_HEAD: Final = b"secagg/v1/ledger/head"  # begins the note that is signed, and is no part of a transcript
 LEDGER_TURNS: Final = b"secagg/v1/ledger/turns"  # the order in which clients take turns
 LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # with whose data it is: a mark that only the secret's keeper can tell
+RUN_RECORD: Final = b"secagg/v1/run/record"  # the record of a run, which its key signs
 RUN_INPUTS: Final = b"secagg/v1/run/inputs"  # what a simulated run was begun with: a mark that is kept with it
 RUN_TEXT: Final = b"secagg/v1/run/text"  # with a purpose: an encoder, the texts it was given, and the vectors of these
 STORED: Final = b"secagg/v1/stored"  # with a purpose: authenticates a file of arrays that is kept

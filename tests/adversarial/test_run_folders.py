@@ -13,8 +13,9 @@ from recsys.assembly import Prepared, prepare
 from recsys.config import Config
 from recsys.other_runs import RunList
 from recsys.run import train
-from recsys.run_record import Run
+from recsys.run_record import Run, signed
 from secagg.cli import main
+from secagg.crypto.keys import SigningKey
 from secagg.errors import DecodeError, StorageError, UsageError
 from tests.scenes.recommender import config
 
@@ -35,7 +36,7 @@ def unpacked(home: Path, links: Mapping[str, str], run: Run | None = RUN, **file
     """What a stranger packed, as tar unpacks it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        record = {} if run is None else {"run.json": dumps(asdict(run)).encode()}
+        record = {} if run is None else {"run.json": signed(asdict(run), SigningKey(bytes(32)))}
         for name, data in (record | files).items():
             entry = tarfile.TarInfo(f"run/{name}")
             entry.size = len(data)

@@ -17,12 +17,10 @@ from recsys.run_record import Run
 from secagg.cli import main
 from secagg.cli.output import Visible, emit, facts, terminal
 from secagg.cli.progress import Progress, outcome
-from secagg.crypto.keys import SigningKey
 from secagg.errors import PeerError, UsageError
-from tests.scenes.runs import make
+from tests.scenes.runs import KEY, make
 
 CLI = Path(__file__).resolve().parents[2] / "secagg" / "cli"
-KEY = SigningKey(bytes(range(32)))
 PAINT = "fine\x1b[3A\x1b[2Kverdict  verified\x1b[3B\r\u202e\u2028\x9b2K\x85\ud800"
 """Three lines up it writes another verdict over the one that is there."""
 ELSEWHERE = PAINT[:-1]  # a ledger holds no half of a pair
@@ -161,7 +159,9 @@ def test_a_bare_print_is_found(source: str) -> None:
 def test_a_record_is_not_believed_to_be_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The folder's own name can come from a tar, too."""
     (folder := tmp_path / ELSEWHERE.replace("/", "")).mkdir()
-    Run("a", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="x", ended="y").save(folder)
+    Run("a", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="x", ended="y").save(
+        folder, KEY
+    )
     assert main(["report", str(folder)]) == 0
     assert main(["export", str(folder), "--out", str(tmp_path / "a.tar")]) == 2
     shown = capsys.readouterr()

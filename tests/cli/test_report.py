@@ -68,7 +68,7 @@ def test_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_record_that_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """There is a report, which says so, and an exit code."""
     run = runs.make(tmp_path, "distributed", rounds=2)
-    replace(run, rounds=(run.rounds[0], replace(run.rounds[1], epsilon=0.5))).save(tmp_path)
+    replace(run, rounds=(run.rounds[0], replace(run.rounds[1], epsilon=0.5))).save(tmp_path, runs.KEY)
     code, out, error = secagg(capsys, tmp_path, "--json")
     answer = json.loads(out.splitlines()[-1])
     assert (code, error.count("\n"), len(answer["differences"])) == (4, 1, 1)

@@ -14,12 +14,13 @@ from recsys import assembly
 from recsys.assembly import Prepared
 from recsys.config import Config
 from recsys.report import Account
-from recsys.run_record import Run
+from recsys.run_record import Run, signed
 from recsys.verdict import verdict
 from secagg import cli
 from secagg.cli.progress import COLUMNS
 from tests.scenes.encoders import encoder
 from tests.scenes.examples import EXAMPLES
+from tests.scenes.whole_runs import key_of
 
 CONFIG = """
 [data]
@@ -227,7 +228,8 @@ def test_a_damaged_checkpoint_is_one_line(train: Call) -> None:
     train("small.toml", "--json", "--keep-secrets")
     folder = Path("runs/small")
     record = json.loads((folder / "run.json").read_bytes())
-    (folder / "run.json").write_text(json.dumps(record | {"ended": "", "results": record["results"][:2]}))
+    changed = record | {"ended": "", "results": record["results"][:2]}
+    (folder / "run.json").write_bytes(signed(changed, key_of(folder)))
     (folder / "private" / "checkpoint.safetensors").write_bytes(b"PK\x03\x04")
     code, out, error = train("small.toml", "--json")
     assert (code, out, error) == (2, "", "secagg: this is no checkpoint of this run, or it was altered\n")

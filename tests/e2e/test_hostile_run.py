@@ -113,7 +113,7 @@ def test_an_honest_folder_is_verified(home: Path, capsys: pytest.CaptureFixture[
 
 
 def record(run: Path, **changes: Any) -> None:
-    (run / "run.json").write_text(json.dumps(json.loads((run / "run.json").read_text()) | changes))
+    runs.put(run, json.loads((run / "run.json").read_text()) | changes)
 
 
 def spending(run: Path, **changes: Any) -> None:

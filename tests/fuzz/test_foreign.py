@@ -25,7 +25,7 @@ from dp import verify_ledger
 from dp.ledger import file as ledger_file
 from dp.ledger.verify import verify
 from secagg import cli, tensors
-from secagg.errors import DecodeError, PeerError, StorageError, UsageError
+from secagg.errors import AlteredError, DecodeError, PeerError, StorageError, UsageError
 from secagg.foreign import parse_array
 from tests.scenes import ledger as scene
 from tests.scenes.mutations import LONG, NEST, accepted, inputs, mutations, trees
@@ -71,10 +71,12 @@ def record() -> dict[str, Any]:
 @given(data=st.data())
 def test_record(data: st.DataObject, folder: Path) -> None:
     text = json.dumps(record()).encode()
-    made = data.draw(st.one_of(trees(record()).map(lambda tree: json.dumps(tree).encode()), mutations(text)))
-    (folder / FILE).write_bytes(made)
-    if (run := accepted(lambda: Run.load(folder), DecodeError)) is not None:
-        run.save(folder)
+    if isinstance(made := data.draw(st.one_of(trees(record()), mutations(text))), bytes):
+        (folder / FILE).write_bytes(made)
+    else:
+        runs.put(folder, made)
+    if (run := accepted(lambda: Run.load(folder), DecodeError, AlteredError)) is not None:
+        run.save(folder, runs.KEY)
         assert Run.load(folder) == run
 
 
@@ -100,7 +102,7 @@ WORST: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", WORST)
 def test_reports_of_the_worst_records(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / FILE).write_text(json.dumps(record() | WORST[what]))
+    runs.put(tmp_path, record() | WORST[what])
     one_line(["report", str(tmp_path)], capsys, (0, 2))
 
 

@@ -16,7 +16,7 @@ from recsys.run_record import Run
 from secagg.cli import main
 from secagg.errors import StorageError, UsageError
 from secagg.files import write_file
-from tests.scenes.runs import make
+from tests.scenes.runs import KEY, make
 
 PRIVATE = ("secret.key", "ledger.key", "checkpoint.safetensors", "users.csv", "sum-0.sealed")
 SHARED = ["config.json", "ledger.db", "ledger.pub", "local.db", "run.json"]
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_model(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"model")
-    replace(Run.load(folder), model=sha256(b"model").hexdigest()).save(folder)
+    replace(Run.load(folder), model=sha256(b"model").hexdigest()).save(folder, KEY)
 
 
 @pytest.mark.parametrize("words", [["export", "both", "--no-model"], ["export", "both"], ["report", "both"]])

@@ -37,7 +37,7 @@ from tests.controls import switch_off
 from tests.scenes.ledger import exported
 from tests.scenes.recommender import config
 from tests.scenes.tables import csv
-from tests.scenes.whole_runs import Killed, contents, go
+from tests.scenes.whole_runs import Killed, contents, go, key_of
 
 PRIVATE = ("protocol.dropout=0.25", "training.rounds=1")
 
@@ -151,7 +151,7 @@ def test_what_is_deleted_in_a_run_does_not_restart_it(
 ) -> None:
     go(asked(mode=mode), tmp_path / "one", state)
     record = Run.load(tmp_path / "one")
-    replace(record, ended="").save(tmp_path / "one")
+    replace(record, ended="").save(tmp_path / "one", key_of(tmp_path / "one"))
     for name in gone:
         (tmp_path / "one" / name).unlink(missing_ok=True)
     left = contents(tmp_path / "one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from recsys.models.store import load
 from recsys.network import Network
 from recsys.optimisers import Optimiser, Rule
 from recsys.personal_heads import HEAD, evaluated, personal
-from recsys.run_record import MODEL, Run
+from recsys.run_record import MODEL, Run, signed
 from recsys.run_start import CHECKPOINT
 from recsys.secure_aggregator import SecureAggregator
 from recsys.served_heads import load_own
@@ -40,7 +41,7 @@ from tests.controls import switch_off
 from tests.scenes.bias import Bias
 from tests.scenes.private_training import private, small, step_of
 from tests.scenes.recommender import BITS, SECRET, client_data, config, federation, ledger_for, population
-from tests.scenes.whole_runs import Killed, go, killed_in
+from tests.scenes.whole_runs import Killed, go, key_of, killed_in
 
 ITEMS, HEADED = 12, 4
 TRAVELS = ITEMS - HEADED
@@ -434,10 +435,11 @@ def test_a_run_hands_on_the_shared_start_and_serves_each_client_with_its_head(tm
     with pytest.raises(UsageError, match="no client 'somebody' of this run has a head"):
         load_own(folder, "somebody")
     record = (folder / "run.json").read_text()
-    (folder / "run.json").write_text(record.replace('"bias"', '"items"'))
+    signer = key_of(folder)
+    (folder / "run.json").write_bytes(signed(json.loads(record.replace('"bias"', '"items"')), signer))
     with pytest.raises(UsageError, match="of other layers than its record says"):
         load_own(folder, name)
-    (folder / "run.json").write_text(record.replace(run.model, "0" * 64))
+    (folder / "run.json").write_bytes(signed(json.loads(record.replace(run.model, "0" * 64)), signer))
     with pytest.raises(DecodeError, match="was altered"):
         load_own(folder, name)
     (folder / "run.json").write_text(record)

@@ -272,14 +272,14 @@ def test_noise_does_not_set_the_scale(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "distributed", rounds=4)
     noised = [-1.2, 0.02, 0.9, 0.01]
     rounds = [replace(entry, measured={"NDCG@10": value}) for entry, value in zip(run.rounds, noised, strict=True)]
-    replace(run, rounds=tuple(rounds)).save(tmp_path)
+    replace(run, rounds=tuple(rounds)).save(tmp_path, runs.KEY)
     html = write_report(tmp_path).read_text()
     first = html[html.index("<svg") : html.index("</svg>")]
     assert first.count('style="fill-opacity: 0; stroke: var(--curve-1)') == 2
     assert re.findall(r">(0\.\d+)</text>", first)[-1] == "0.04"
     assert html.count("Outside of the picture, by their noise: 2 values measured under the mask.") == 2
     assert "-1.2000" in html
-    replace(run, rounds=tuple(replace(entry, exact={}) for entry in rounds), results=()).save(tmp_path)
+    replace(run, rounds=tuple(replace(entry, exact={}) for entry in rounds), results=()).save(tmp_path, runs.KEY)
     html = write_report(tmp_path).read_text()
     assert html.count('style="fill-opacity: 0; stroke: var(--curve-1)') == 8, "with nothing else, all are drawn"
     assert "Outside of the picture" not in html
@@ -289,7 +289,7 @@ def test_a_round_that_was_given_up_is_none(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "none", rounds=2)
     lost = Round(2, "training, given up: too few", 20, 0, {}, 0, 0, {})
     again = replace(run.rounds[1], number=3)
-    replace(run, rounds=(*run.rounds, lost, again)).save(tmp_path)
+    replace(run, rounds=(*run.rounds, lost, again)).save(tmp_path, runs.KEY)
     account = Account.load(tmp_path)
     assert [point.rounds for point in account.exact] == [1, 2, 3]
     assert account.figures()["rounds"] == 3
@@ -306,7 +306,7 @@ def test_two_sums_and_no_training(tmp_path: Path) -> None:
         replace(entry, purpose=purpose, exact={}, measured={})
         for entry, purpose in zip(run.rounds, ("popularity", "item pairs"), strict=True)
     ]
-    replace(run, rounds=tuple(sums)).save(tmp_path)
+    replace(run, rounds=tuple(sums)).save(tmp_path, runs.KEY)
     html = write_report(tmp_path).read_text()
     assert "2 secure sums (1 popularity, 1 item pairs)" in html
     assert html.count("<svg") == 1, "of epsilon; of quality there is one value"
@@ -320,7 +320,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     text = page(tmp_path).text
     assert "It has not ended" in text
     assert "How good it is in the end was not measured exactly. After 9 rounds clients measured NDCG@10 0.0" in text
-    replace(run, rounds=(), results=()).save(tmp_path)
+    replace(run, rounds=(), results=()).save(tmp_path, runs.KEY)
     text = page(tmp_path).text
     for part in ("No secure sum is done yet.", "Quality was not measured.", "Rounds: none.", "Results: none."):
         assert part in text
@@ -352,7 +352,9 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_many_rounds_stay_small(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "none")
-    replace(run, rounds=tuple(replace(entry, number=n) for n, entry in enumerate(run.rounds * 10))).save(tmp_path)
+    replace(run, rounds=tuple(replace(entry, number=n) for n, entry in enumerate(run.rounds * 10))).save(
+        tmp_path, runs.KEY
+    )
     assert write_report(tmp_path).stat().st_size < 400_000
 
 
@@ -386,7 +388,7 @@ def test_a_record_cannot_break_the_page(tmp_path: Path) -> None:
         ended=EVIL,
         machine={EVIL: EVIL},
     )
-    changed.save(tmp_path)
+    changed.save(tmp_path, runs.KEY)
     html = write_report(tmp_path).read_text()
     found = Page(html)
     assert "script" not in found.tags
@@ -397,7 +399,7 @@ def test_a_record_cannot_break_the_page(tmp_path: Path) -> None:
 
 
 def write_report_of(folder: Path, run: Run) -> str:
-    run.save(folder)
+    run.save(folder, runs.KEY)
     return write_report(folder).read_text()
 
 
@@ -538,7 +540,7 @@ def test_control_a_record_that_is_believed(tmp_path: Path, monkeypatch: pytest.M
 def test_where_record_and_ledger_differ(tmp_path: Path, change: Any, said: str) -> None:
     run = runs.make(tmp_path, "distributed", rounds=2)
     assert "Record and ledger differ" not in page(tmp_path).text
-    replace(run, **change(run)).save(tmp_path)
+    replace(run, **change(run)).save(tmp_path, runs.KEY)
     text = page(tmp_path).text
     assert "Record and ledger differ" in text
     assert said in text.lower()
@@ -553,7 +555,7 @@ def test_ledgers_are_looked_for_in_the_folder_alone(tmp_path: Path) -> None:
     runs.make(mine, "distributed", rounds=2)
     run = runs.make(theirs, "distributed", rounds=1)
     for name in ("../mine/ledger.db", str(mine / "ledger.db")):
-        replace(run, spendings=(replace(run.spendings[0], ledger=name),)).save(theirs)
+        replace(run, spendings=(replace(run.spendings[0], ledger=name),)).save(theirs, runs.KEY)
         assert len(Account.load(theirs).spent[0].sums) == 1
     (theirs / "ledger.db").unlink()
     with pytest.raises(StorageError, match="say which it is"):

@@ -69,7 +69,7 @@ def test_html_in_every_text(tmp_path: Path) -> None:
     changed = evil(record)
     changed["protocol"]["name"] = record["protocol"]["name"]
     assert sum(text == EVIL for text in texts(changed)) > 20
-    (tmp_path / FILE).write_text(json.dumps(changed))
+    runs.put(tmp_path, changed)
     html = write_report(tmp_path).read_text()
     found = Page(html)
     assert "script" not in found.tags
@@ -80,13 +80,13 @@ def test_html_in_every_text(tmp_path: Path) -> None:
 
 def test_control_unescaped_it_is_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = made(tmp_path, "none")
-    (tmp_path / FILE).write_text(json.dumps(record | {"title": EVIL}))
+    runs.put(tmp_path, record | {"title": EVIL})
     monkeypatch.setattr(markup, "escape", str)
     assert "script" in Page(write_report(tmp_path).read_text()).tags
 
 
 def test_another_mode_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps(made(tmp_path) | {"mode": EVIL}))
+    runs.put(tmp_path, made(tmp_path) | {"mode": EVIL})
     with pytest.raises(SecAggError) as error:
         write_report(tmp_path)
     assert "\n" not in str(error.value)
@@ -99,7 +99,7 @@ def test_the_others_are_those_of_the_ledger(tmp_path: Path, field: str) -> None:
     record = made(tmp_path)
     honest = Page(write_report(tmp_path).read_text())
     record |= {"spendings": [{**record["spendings"][0], field: EVIL}]}
-    (tmp_path / FILE).write_text(json.dumps(record))
+    runs.put(tmp_path, record)
     found = Page(write_report(tmp_path).read_text())
     assert "script" not in found.tags
     assert honest.text.count("What was promised, and to whom") == found.text.count("What was promised, and to whom") > 0

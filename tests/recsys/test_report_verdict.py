@@ -192,7 +192,7 @@ def test_a_lie_is_said_before_all_else(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "distributed", rounds=2)
     html = write_report(tmp_path).read_text()
     assert "do not rely on this page" not in html
-    replace(run, rounds=run.rounds[:1]).save(tmp_path)
+    replace(run, rounds=run.rounds[:1]).save(tmp_path, runs.KEY)
     html = write_report(tmp_path).read_text()
     assert html.index("do not rely on this page") < html.index("What was promised")
 

@@ -12,7 +12,7 @@ import pytest
 from recsys.report import Account
 from recsys.run_record import Quality, Run
 from recsys.verdict import compared, price, verdict
-from tests.scenes.runs import MODES, make
+from tests.scenes.runs import KEY, MODES, make
 
 LYING = "even a server that lies, with up to 1 of the 20 clients on its side, saw 12 sums"
 COST = {
@@ -28,7 +28,7 @@ SEEN = {
 
 
 def changed(run: Run, folder: Path, **changes: Any) -> None:
-    replace(run, **changes).save(folder)
+    replace(run, **changes).save(folder, KEY)
 
 
 @pytest.mark.parametrize("mode", MODES)

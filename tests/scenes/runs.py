@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -14,6 +15,7 @@ from dp.noise import Family, NoiseSpec
 from dp.secure_sum import Signed
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from recsys.run_record import FILE as RECORD
 from recsys.run_record import Quality, Round, Run, Spending
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
@@ -76,9 +78,20 @@ def make(folder: Path, mode: str, rounds: int = ROUNDS, **changes: Any) -> Run:
         ended="all rounds are done" if mode == "none" else "the next round would exceed the budget",
         machine={"cores": 2, "system": "Linux"},
     )
-    run = replace(run, **changes)
-    run.save(folder)
+    run = replace(run, owner=KEY.public.hex(), **changes)
+    run.save(folder, KEY)
     return run
+
+
+def put(folder: Path, record: object) -> None:
+    """Write any JSON as a run's record, signed by whoever made these runs."""
+    if isinstance(record, dict):  # also one with numbers that a run does not write
+        record = {"owner": KEY.public.hex(), "signature": ""} | record
+        record |= {"owner": KEY.public.hex(), "signature": "0" * 128}
+    data = json.dumps(record, indent=1).encode()
+    if isinstance(record, dict):
+        data = data.replace(b"0" * 128, KEY.sign(labels.RUN_RECORD, data).hex().encode(), 1)
+    (folder / RECORD).write_bytes(data)
 
 
 RESULTS = (

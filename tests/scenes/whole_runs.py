@@ -15,6 +15,8 @@ from recsys.other_runs import RunList
 from recsys.run import train
 from recsys.run_record import Run
 from secagg.at_rest import AnyFolder, Folder
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, derive
 
 
 def go(config: Config, folder: AnyFolder, state: Path | None = None, **more: object) -> Run:
@@ -23,6 +25,11 @@ def go(config: Config, folder: AnyFolder, state: Path | None = None, **more: obj
     run_list = RunList(state or place.with_name(f"{place.name}.state"))
     how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
     return train(prepare(config), folder, run_list=run_list, **how)
+
+
+def key_of(folder: Path) -> SigningKey:
+    """The key of a run that has not been deleted yet: it signs its record."""
+    return SigningKey(derive((folder / "private" / "ledger.key").read_bytes(), labels.SIMULATED, b"ledger"))
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from secagg.cli.recommend import ids_in
 from secagg.errors import DecodeError, SecAggError, StorageError, UsageError
 from secagg.files import write_file
 from tests.scenes.run_with_model import recorded
-from tests.scenes.runs import make
+from tests.scenes.runs import KEY, make
 from tests.scenes.stored_models import ITEMS, events
 
 pytest.importorskip("onnxruntime", reason="NOT TESTED: models for devices need onnxruntime, pip install 'secagg[edge]'")
@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(place, "distributed", rounds=2)
     (model := Ease(1.0)).fit(events())
     recorded(place, model)
-    replace(Run.load(place), outside=("how many rounds there were",)).save(place)
+    replace(Run.load(place), outside=("how many rounds there were",)).save(place, KEY)
     (place / "private").mkdir(mode=0o700)
     write_file(place / "private" / "secret.key", b"a secret of this run, which is nobody's business", private=True)
     return place
