@@ -15,9 +15,9 @@ from pathlib import Path
 from dp.ledger.file import plain_copy, read
 from dp.ledger.state import replay
 from recsys.report import FILE as REPORT
-from recsys.run_record import CONFIG, FILE, LEDGER, LEDGERS, LOCAL_LEDGER, MODEL, PUBLIC_KEY, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LEDGERS, LOCAL_LEDGER, MODEL, PUBLIC_KEY, Run, as_kept
 from secagg.at_rest import AnyFolder, Folder
-from secagg.errors import StorageError, UsageError
+from secagg.errors import AlteredError, StorageError, UsageError
 from secagg.files import reading, writing
 from secagg.names import check_name
 
@@ -38,6 +38,8 @@ def export(folder: AnyFolder, out: str | Path, *, model: bool) -> list[str]:
     run.check_model(folder)
     name = check_name("the name of a run's directory", folder.path.resolve().name)
     check_ended(folder, run)
+    if folder.exists(CONFIG) and folder.read(CONFIG) != as_kept(run.config):
+        raise AlteredError(f"{folder / CONFIG} was altered: {FILE} says that something else was asked for")
     for ledger in LEDGERS:
         if folder.exists(ledger):
             run.check_owner(replay(read(folder / ledger, folder.keys)).genesis.owner, ledger)

@@ -229,6 +229,11 @@ class Run:
             )
 
 
+def as_kept(config: Mapping[str, Any]) -> bytes:
+    """The file with what was asked for."""
+    return json.dumps(config, indent=1).encode()
+
+
 _SIGNATURE = "signature"
 _BEFORE_KEY, _BETWEEN = b'{\n "owner": "', b'",\n "signature": "'
 _KEY_PLACE = slice(len(_BEFORE_KEY), len(_BEFORE_KEY) + 2 * KEY_BYTES)

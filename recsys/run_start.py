@@ -8,7 +8,6 @@ silence.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from dp.ledger.state import data_mark
 from recsys.config import Config, Mode
 from recsys.other_runs import KnownRun, LockedRunList
 from recsys.pending_sum import SUM
-from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, PUBLIC_KEY, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, PUBLIC_KEY, Run, as_kept
 from recsys.same_inputs import check_configuration, check_inputs, keep_inputs
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg.at_rest import AnyFolder, Folder, Keyring, read_sealed
@@ -197,12 +196,9 @@ def _make(folder: Path) -> None:
 
 
 def _claim(folder: Folder, config: Config) -> None:
-    if not folder.exists(CONFIG) or folder.read(CONFIG) != _plain(config):
-        folder.write(CONFIG, _plain(config), private=False)
-
-
-def _plain(config: Config) -> bytes:
-    return json.dumps(config.plain(), indent=1).encode()
+    asked = as_kept(config.plain())
+    if not folder.exists(CONFIG) or folder.read(CONFIG) != asked:
+        folder.write(CONFIG, asked, private=False)
 
 
 def _secret(private: Folder, name: str) -> bytes:

@@ -12,9 +12,9 @@ import pytest
 
 from dp import verify_ledger
 from recsys.export import export
-from recsys.run_record import Run
+from recsys.run_record import Run, as_kept
 from secagg.cli import main
-from secagg.errors import StorageError, UsageError
+from secagg.errors import AlteredError, StorageError, UsageError
 from secagg.files import write_file
 from tests.scenes.runs import KEY, make
 
@@ -26,8 +26,7 @@ SHARED = ["config.json", "ledger.db", "ledger.pub", "local.db", "run.json"]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose secrets were kept. Nobody may change it."""
     (folder := tmp_path_factory.mktemp("runs") / "both").mkdir()
-    make(folder, "both", rounds=2)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_bytes(as_kept(make(folder, "both", rounds=2).config))
     with_model(folder)
     (folder / "private").mkdir(mode=0o700)
     for name in PRIVATE:
@@ -61,6 +60,16 @@ def test_a_model_that_was_altered_is_one_line(
     model.unlink()
     Path("both.tar").unlink(missing_ok=True)
     assert main(words) == 0
+
+
+def test_a_configuration_that_was_altered_is_not_handed_on(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "both")
+    said = (copy / "config.json").read_bytes()
+    (copy / "config.json").write_bytes(said.replace(b"silos", b"users"))
+    with pytest.raises(AlteredError, match=r"config\.json was altered"):
+        export(copy, tmp_path / "a.tar", model=False)
+    (copy / "config.json").write_bytes(said)
+    assert "config.json" in export(copy, tmp_path / "a.tar", model=False)
 
 
 def test_the_model_of_a_run_that_goes_on_is_not_on_record_yet(tmp_path: Path) -> None:

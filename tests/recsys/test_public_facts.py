@@ -36,13 +36,15 @@ from recsys.requested_sums import LearnsFromSums
 from recsys.run import _record, train
 from recsys.run_record import UNKNOWN
 from recsys.run_start import StartedRun
+from secagg.at_rest import Folder
+from secagg.crypto.keys import SigningKey
 from secagg.errors import UsageError
 from tests.controls import switch_off
 from tests.scenes.recommender import SECRET, ledger_for, same_secrets
 from tests.scenes.recommender import config as small
 
 DOCS = Path(__file__).parents[2] / "docs"
-UNBEGUN = StartedRun(Path(), b"", {}, UNKNOWN)
+UNBEGUN = StartedRun(Folder(Path()), b"", SigningKey(bytes(32)), {}, UNKNOWN)
 OTHERS = [f"user-{number:02}" for number in range(40)]
 MALLORY = "mallory"
 CATALOGUE = [f"item-{number:03}" for number in range(120)][::-1]

@@ -492,7 +492,7 @@ def believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[Any, ..
     said = told(honest)
     for at, records in lies(folder).items():
         for fields in records:
-            (folder / FILE).write_text(json.dumps(fields))
+            runs.put(folder, fields)
             with suppress(DecodeError):  # no record at all: nothing is said
                 account = Account.load(folder)
                 if not account.differences and told(account) != said:

@@ -36,13 +36,13 @@ from recsys.models.store import load
 from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums
 from recsys.run import agreed, train
-from recsys.run_record import Round, Run
+from recsys.run_record import Round, Run, as_kept
 from recsys.secure_aggregator import SecureAggregator
 from recsys.training_state import TrainingState
 from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
-from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
+from secagg.errors import AlteredError, BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
 from tests.controls import switch_off
 from tests.scenes.recommender import config, same_secrets
 from tests.scenes.whole_runs import Killed, contents, go
@@ -304,7 +304,7 @@ def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path)
 def test_a_run_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
     """Its secret lies beside what is shared."""
     asked = of_kind("local")
-    (tmp_path / "config.json").write_bytes(run_start._plain(asked))
+    (tmp_path / "config.json").write_bytes(as_kept(asked.plain()))
     assert run_start.existing_run(tmp_path, asked) is None
     (tmp_path / "secret.key").write_bytes(bytes(32))
     with pytest.raises(UsageError, match=r"begun by an earlier release, .* take a new directory") as refused:
@@ -496,6 +496,9 @@ def test_an_older_ledger_put_back_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_another_key_does_not_open_the_ledger(tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
     (tmp_path / "private" / "ledger.key").write_bytes(bytes(32))
+    with pytest.raises(AlteredError, match="another key"):  # by the record
+        go(of_kind("distributed"), tmp_path)
+    (tmp_path / "run.json").unlink()
     with pytest.raises(PeerError, match="another key"):
         go(of_kind("distributed"), tmp_path)
 

@@ -342,6 +342,7 @@ def public(prepared: Prepared, folder: Path, run_list: RunList) -> dict[str, Any
     run = asdict(train(prepared, folder, machine={}, run_list=run_list))
     run.pop("config")
     run.pop("model")  # made of noised sums
+    run.pop("owner")  # drawn
     for entry in run["rounds"]:
         for noised in ("measured", "head", "seconds", "bytes_up", "bytes_down"):
             entry.pop(noised)

@@ -283,6 +283,14 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:
         opened(BytesIO(sealed), RING, "a", at_rest.NO_FOLDER, len(sealed) + 3)
 
 
+def test_a_file_that_grows_is_refused_and_a_name_has_an_end() -> None:
+    with pytest.raises(StorageError, match="it grows"):
+        Folder("/proc/self").read("status")  # of no bytes, it says
+    assert RING.open(RING.seal(b"text", "n" * 1024), "n" * 1024) == b"text"
+    with pytest.raises(UsageError, match="at most 1024 bytes"):
+        RING.seal(b"text", "n" * 1025)
+
+
 def test_ids_of_keys_are_their_own() -> None:
     rings = [Keyring([bytes([number]) * 32]) for number in range(20)]
     assert all(one.newest != other.newest for one, other in pairwise(rings))
