@@ -116,7 +116,7 @@ def _of_one(before: Folder, after: Folder, name: str) -> bool:
         if after.keys is None:
             return False
         data = Folder(before.path).read(name)
-    after.write(name, data, private=not (before / name).stat().st_mode & 0o077)
+    after.write(name, data, private=not (before / name).stat().st_mode & 0o004)  # never open to more than before
     return True
 
 

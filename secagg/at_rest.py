@@ -51,6 +51,8 @@ _FIXED_BYTES = len(_MAGIC) + _ID_BYTES + _FOLDER_BYTES + _SALT_BYTES + _LENGTH_B
 _MOST_NAME = 1 << 10
 _MOST_CHUNKS = 1 << 32
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
+_NAMED = 3
+"""Files, in a line: one of each folder."""
 NO_FOLDER = bytes(_FOLDER_BYTES)
 
 
@@ -416,11 +418,12 @@ class Folder:
         if self.keys is None:
             return NO_FOLDER
         if not self._number:
-            heads = (_head_of(path) for path in files_in(self.path))
-            found = {head.folder for head in heads if head is not None and head.folder != NO_FOLDER}
+            heads = ((path, _head_of(path)) for path in files_in(self.path))
+            found = {head.folder: path for path, head in heads if head is not None and head.folder != NO_FOLDER}
             if len(found) > 1:
-                raise AlteredError(f"{self} has sealed files of several folders, or one was altered")
-            self._number = found.pop() if found else os.urandom(_FOLDER_BYTES)
+                some = ", ".join(str(path.relative_to(self.path)) for path in sorted(found.values())[:_NAMED])
+                raise AlteredError(f"{self} has sealed files of several folders, or one was altered: {some}")
+            self._number = next(iter(found)) if found else os.urandom(_FOLDER_BYTES)
         return self._number
 
 

@@ -483,9 +483,9 @@ def reseal(path: str | Path, opening: Keyring, sealing: Keyring | None) -> bool:
 
 
 def is_ledger(path: str | Path) -> bool:
-    """Whether this is a database with the tables of a ledger."""
+    """Whether this is a database with the tables of a ledger. An entry that a crash interrupted is undone."""
     try:
-        with _whole(Path(path)), closing(_connected(Path(path), "ro", _READERS_PATIENCE)) as database:
+        with _whole(Path(path)), closing(_connected(Path(path), "rw", _READERS_PATIENCE)) as database:
             return _schema(database) == _SCHEMA
     except (PeerError, UsageError):
         return False

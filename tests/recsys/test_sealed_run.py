@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -217,9 +219,11 @@ def test_sealing_tells_what_was_plain_beside_sealed_files(run: Path) -> None:
     """Somebody without the key may have put it there, and then it is sealed as if it were the run's own."""
     plain = Path(shutil.copytree(run, run.with_name("plain")))
     assert reseal(plain, OLD, None).mixed == ()
+    (run / "model.safetensors").chmod(0o640)
     for name in ("config.json", "ledger.db"):
         shutil.copy(plain / name, run / name)
     assert reseal(run, NEW, NEW).mixed == (run / "config.json", run / "ledger.db")
+    assert (run / "model.safetensors").stat().st_mode & 0o077 == 0
     assert reseal(run, NEW, NEW).mixed == reseal(plain, NEW, NEW).mixed == ()
 
 
@@ -274,6 +278,21 @@ def test_killed_between_any_two_files_it_is_done_again(made: Path, tmp_path: Pat
             assert plain_of(run, after) == plain
         assert not list(run.rglob("*.draft"))
     assert renames == len(plain)
+
+
+def test_a_ledger_whose_sealing_was_killed_is_sealed_by_the_same_command(run: Path) -> None:
+    path, entries = run / "ledger.db", read(run / "ledger.db", OLD)
+    if (child := os.fork()) == 0:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:  # what reseal does, up to its commit
+            database.execute("PRAGMA cache_size = 1")
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("DROP TRIGGER no_update")
+            database.execute("UPDATE entries SET body = zeroblob(100000)")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert path.with_name("ledger.db-journal").stat().st_size
+    assert reseal(path, NEW, NEW).changed == (path,)
+    assert read(path, NEW) == entries
 
 
 def test_a_run_that_is_at_work_is_not_resealed(run: Path) -> None:
