@@ -13,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 
 from dp.ledger.file import plain_copy, read
-from dp.ledger.state import replay
 from recsys.report import FILE as REPORT
 from recsys.run_record import CONFIG, FILE, LEDGER, LEDGERS, LOCAL_LEDGER, MODEL, PUBLIC_KEY, Run, as_kept
 from secagg.at_rest import AnyFolder, Folder
@@ -35,14 +34,11 @@ def export(folder: AnyFolder, out: str | Path, *, model: bool) -> list[str]:
     """
     folder, out = Folder.of(folder), Path(out)
     run = Run.load(folder)
-    run.check_model(folder)
+    run.check_kept(folder)
     name = check_name("the name of a run's directory", folder.path.resolve().name)
     check_ended(folder, run)
     if folder.exists(CONFIG) and folder.read(CONFIG) != as_kept(run.config):
         raise AlteredError(f"{folder / CONFIG} was altered: {FILE} says that something else was asked for")
-    for ledger in LEDGERS:
-        if folder.exists(ledger):
-            run.check_owner(replay(read(folder / ledger, folder.keys)).genesis.owner, ledger)
     wanted = [*SHARED, MODEL] if model else list(SHARED)
     try:
         with writing(out, private=False, replace=False) as file, tarfile.open(fileobj=file, mode="w") as tar:

@@ -21,6 +21,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from dp.ledger.file import read
+from dp.ledger.state import LedgerState
 from secagg.at_rest import AnyFolder, Folder
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
@@ -178,9 +180,14 @@ class Run:
         """Sign the record by the run's key, and write it, whole or not at all, even if the machine crashes."""
         Folder.of(folder).write(FILE, signed(asdict(self), key), private=False)
 
-    def check_model(self, folder: AnyFolder) -> None:
-        """``DecodeError`` if the run has ended, and the model in its directory is not the one that is on record."""
+    def check_kept(self, folder: AnyFolder) -> None:
+        """Refuse ledgers beside the record of which it is not signed by the key, and, when the run has ended, a model
+        that is not the one on record."""
         folder = Folder.of(folder)
+        for name in LEDGERS:
+            if folder.exists(name):
+                first, *_ = [body for body, _signature in read(folder / name, folder.keys)] or [b""]
+                self.check_owner(LedgerState.begun_by(first).genesis.owner, name)
         if not self.ended:
             return
         try:

@@ -31,7 +31,7 @@ def load_own(folder: AnyFolder, client: str) -> ServedModel:
     folder = Folder.of(folder)
     private = folder.within(PRIVATE)
     run = Run.load(folder)
-    run.check_model(folder)
+    run.check_kept(folder)
     names, served = Config.parse(dict(run.config)).training.personal, load_in(folder, MODEL)
     if not names:
         raise UsageError(f"the run in {folder} has no personal layers: its model is {MODEL}")

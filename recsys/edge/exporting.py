@@ -41,7 +41,7 @@ def export(
     """
     folder, out = Folder.of(folder), Path(out)
     run = Run.load(folder)
-    run.check_model(folder)
+    run.check_kept(folder)
     check_ended(folder, run)
     served = load_in(folder, MODEL)
     form = form_of(served.model, int8=int8)
@@ -62,8 +62,6 @@ def export(
         origin += "; ".join(promised) or "trained without privacy"
         files |= pages(_titles(served.item_ids, titles), origin, library_of(Path(web)), form.onnx)
     states = {name: replay(read(folder / name, folder.keys)) for name in LEDGERS if folder.exists(name)}
-    for name, state in states.items():
-        run.check_owner(state.genesis.owner, name)
     manifest = Manifest(
         model=type(served.model).__name__,
         items=len(served.item_ids),

@@ -118,14 +118,11 @@ class Account:
         """``ledger``: the one that the run shares with others, which is not in its folder."""
         folder, ledger = Folder.of(folder), None if ledger is None else Path(ledger)
         run = Run.load(folder)
-        run.check_model(folder)
+        run.check_kept(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():
             raise DecodeError(f"the record of the run in {folder} has an unknown mode or protocol")
         spent = tuple(Spent.load(path, folder.keys) for path in _ledgers(folder.path, run, ledger))
-        for each in spent:
-            if not each.shared:
-                run.check_owner(each.state.genesis.owner, each.promise.ledger)
         trusts = [each.promise.trust for each in spent]
         if trusts != TRUSTS[run.mode]:
             kept = " and ".join(trusts) or "no"

@@ -110,7 +110,7 @@ def served(path: Path, known: str | None, keyring: Path | None = None, *, litert
     run = Run.load(run_folder)
     if not run.ended:
         raise UsageError(f"the run in {path} has not ended")
-    run.check_model(run_folder)
+    run.check_kept(run_folder)
     need("train", "the model of a run")
     from recsys.models.store import load_in
 

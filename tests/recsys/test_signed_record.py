@@ -21,11 +21,12 @@ from tests.scenes.whole_runs import Killed, go, key_of
 STRANGER = SigningKey(bytes([7]) * 32)
 
 
-@pytest.mark.parametrize("words", [["report"], ["export", "--out", "a.tar"]])
+@pytest.mark.parametrize("words", [["report"], ["export", "--out", "a.tar"], ["recommend", "--history", "seen.txt"]])
 def test_an_altered_epsilon_is_refused(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "seen.txt").write_text("1\n")
     (folder := tmp_path / "run").mkdir()
     run = runs.make(folder, "distributed", rounds=2)
     said = json.loads((folder / "run.json").read_bytes())
