@@ -180,7 +180,13 @@ def test_control_measured_values_beside_what_was_trained_are_seen(
 ) -> None:
     """As it was: exact values of users left in every round, under a promise about all that a client sends."""
     switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and recipe.measured")
-    switch_off(monkeypatch, preparing, "prepare", "0.0 if config.locally else training.measured", "training.measured")
+    switch_off(
+        monkeypatch,
+        preparing,
+        "prepare",
+        "0.0 if config.locally or config.streamed else training.measured",
+        "training.measured",
+    )
     one, two = worlds(mode, tmp_path)
     with pytest.raises(AssertionError, match="a client sends more than what was noised in its training"):
         check(one, two)
