@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ def test_every_protocol_has_a_model() -> None:
 # Bytes
 
 
-def real_round(protocol: str, deployment: Deployment) -> tuple[RoundPlan, Simulation]:
+def real_round(protocol: str, deployment: Deployment, graph: int = 0) -> tuple[RoundPlan, Simulation]:
     policy = Policy(
         min_contributors=2,
         protocols={protocol},
@@ -58,10 +59,14 @@ def real_round(protocol: str, deployment: Deployment) -> tuple[RoundPlan, Simula
         beacon=BEACON,
     )
     roster, clients = local_clients(deployment.n, policy, Prg(bytes(32)))
-    plan = replace(deployment.proposed(protocol, roster), session=bytes(16))  # the same graph every time
+    plan = replace(deployment.proposed(protocol, roster), session=bytes([graph] * 16))  # the same every time
     silent = dict.fromkeys(roster.names[:: deployment.n // max(deployment.silent, 1)][: deployment.silent], "upload")
     updates = {name: np.ones(deployment.d) for name in clients}
     return plan, simulate(serve(plan, roster), clients, updates.get, faults=Faults(dropouts=silent))
+
+
+def mean_of(rounds: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    return {phase: sum(one[phase] for one in rounds) / len(rounds) for phase in rounds[0]}
 
 
 def by_phase(of: Cost) -> tuple[dict[str, float], dict[str, float]]:
@@ -73,15 +78,18 @@ def by_phase(of: Cost) -> tuple[dict[str, float], dict[str, float]]:
     return up, down
 
 
-def check_bytes(protocol: str, deployment: Deployment, units: UnitCosts, *, rel: float) -> None:
-    plan, real = real_round(protocol, deployment)
+def check_bytes(protocol: str, deployment: Deployment, units: UnitCosts, *, rel: float, graphs: int = 1) -> None:
+    """Predicted bytes against the mean of real rounds on so many graphs."""
+    found = [real_round(protocol, deployment, graph) for graph in range(graphs)]
+    plan, rounds = found[0][0], [real for _plan, real in found]
+    real_up, real_down = mean_of([one.bytes_up for one in rounds]), mean_of([one.bytes_down for one in rounds])
     up, down = by_phase(cost(protocol, deployment, units))
     first = next(iter(up))
     assert down.pop(first) == pytest.approx(deployment.n * len(plan.encode()))
-    assert dict(up) == pytest.approx(dict(real.bytes_up), rel=rel)
-    assert {phase: down[phase] for phase in real.bytes_down} == pytest.approx(dict(real.bytes_down), rel=rel)
-    assert sum(up.values()) == pytest.approx(sum(real.bytes_up.values()), rel=rel / 10)
-    assert sum(down.values()) == pytest.approx(sum(real.bytes_down.values()), rel=rel / 5)
+    assert dict(up) == pytest.approx(real_up, rel=rel)
+    assert {phase: down[phase] for phase in real_down} == pytest.approx(real_down, rel=rel)
+    assert sum(up.values()) == pytest.approx(sum(real_up.values()), rel=rel / 10)
+    assert sum(down.values()) == pytest.approx(sum(real_down.values()), rel=rel / 5)
 
 
 @pytest.mark.parametrize("gone", [0, Fraction(1, 6)])
@@ -96,7 +104,7 @@ def test_predicted_bytes_on_a_ring_are_right_on_average() -> None:
     few = Fraction(1, 50)
     deployment = Deployment(100, 40, corrupt=few, dropout=few, gone=few, minimum=60)
     assert deployment.plan("secagg+").parameters.degree < 99  # type: ignore[attr-defined]
-    check_bytes("secagg+", deployment, EACH, rel=0.1)
+    check_bytes("secagg+", deployment, EACH, rel=0.1, graphs=4)  # one of them is 2% beside the mean
 
 
 def test_predicted_bytes_under_ckks_are_right_on_average() -> None:
