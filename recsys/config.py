@@ -655,7 +655,7 @@ class Config:
         3
         >>> Config.parse({"training": {"runds": 3}})
         Traceback (most recent call last):
-        secagg.errors.UsageError: unknown key training.runds: there are rounds, draw, size, over, most, staleness, ... (secagg config prints all)
+        secagg.errors.UsageError: unknown key training.runds: there are rounds, draw, size, ...
         """
         for change in changes:
             _change(table, change)
