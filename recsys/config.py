@@ -323,7 +323,7 @@ class Stream:
     """an event that says a moment so many seconds in the future is one of now, one further ahead is refused; a recorded
     stream has no longer pause"""
     room: int = 1000000
-    """while so many events are kept, of all people together, nothing is read"""
+    """while so many events are kept, of all people together, nothing is read; a run with privacy ends then"""
     events: float = 1000.0
     """events of the made-up stream between two sums, on average"""
     change: int = 0
