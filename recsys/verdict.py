@@ -99,7 +99,11 @@ def _users(account: Account) -> int:
 
 
 def _last_measured(account: Account) -> str:
-    """Where nothing is measured exactly: what clients said of the model before the last round in which they did."""
+    """Where the model is not measured in the end: what new events of a stream said of it before the last sum, or what
+    clients said before the last round in which they measured."""
+    by_events = [one.exact[HITS] for one in account.run.rounds if HITS in one.exact]
+    if account.streamed and by_events:
+        return f"by the new events of a stream, {HITS} was {by_events[-1]:.1%} before the last sum that had any"
     last = next((point for point in reversed(account.measured) if HITS in point.values), None)
     if last is None:
         return "how good the model is was not measured"

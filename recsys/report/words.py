@@ -85,6 +85,9 @@ def _span(least: int, most: int) -> str:
 def last_measured(account: Account) -> str:
     """What clients said of it, as far as that got."""
     name = account.metric
+    by_events = [one.exact[name] for one in account.run.rounds if name in one.exact] if name else []
+    if account.streamed and by_events:
+        return f" By the new events of a stream, {name} was {metric(by_events[-1])} before the last sum that had any."
     known = [point for point in account.measured if name in point.values]
     if name is None or not known:
         return ""
@@ -130,7 +133,7 @@ def _colluders(number: int) -> str:
 def believed(account: Account) -> Html:
     """On whose word this page is, and where record and ledger are not of one mind."""
     if not account.spent:
-        return tag("p", "All of this is said by the record of the run: nothing in it is signed.")
+        return tag("p", "All of this is said by the record of the run, which nobody but the run's own key has signed.")
     said = (
         "What is promised and spent, and of how many clients, is computed here from the ledger, which its owner has "
         "signed, and the survivors of each sum. Who the owner is, shows the key (see below). Everything else, such as "
