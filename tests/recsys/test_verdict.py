@@ -77,6 +77,15 @@ def test_a_difference_counts_by_how_many_users_it_was_measured_on() -> None:
     assert compared(0.0, 0.0, 1) == "no better than"
 
 
+def test_of_a_stream_it_says_what_new_events_said(tmp_path: Path) -> None:
+    run = make(tmp_path, "none")
+    rounds = [replace(one, exact={"HR@10": 0.1 + one.number / 100}) for one in run.rounds[:3]]
+    changed(run, tmp_path, results=(), rounds=rounds, data={**run.data, "source": "stream"})
+    assert verdict(Account.load(tmp_path)).startswith("by the new events of a stream, HR@10 was 12.0% before the last")
+    changed(run, tmp_path, results=(), rounds=rounds)
+    assert "by the new events" not in verdict(Account.load(tmp_path))
+
+
 def test_what_was_not_measured_exactly_is_not_said(tmp_path: Path) -> None:
     run = make(tmp_path, "distributed")
     changed(run, tmp_path, results=(), rounds=tuple(replace(one, exact={}) for one in run.rounds))
