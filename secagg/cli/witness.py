@@ -113,6 +113,8 @@ def witness(
 ) -> None:
     """Compare the heads that several parties were shown: are all of them of one ledger?
 
+    A new witness remembers a head under --key only: else whoever hands in the first head would say whose ledger it is.
+
     Exit code 0: all are beginnings of the latest one, which the witness remembers. 4: they are not, and what proves it
     is written beside STATE; or a signature or a proof does not hold. 5: a proof is missing, or --key.
     """
@@ -178,7 +180,7 @@ def _witness(
     latest = found.latest
     if latest is None:
         raise UsageError("there are no heads to compare")
-    if known is None or latest.size > known.size:
+    if (known is None and key is not None) or (known is not None and latest.size > known.size):
         write_file(path, canonical(plain(_Memory(latest))) + b"\n", private=False)
     if cosigner is not None and note is not None and not found.unproven:
         text = cosigned(latest, cosigner, int(time.time()))

@@ -227,6 +227,8 @@ def test_with_proofs_and_without_the_ledger(told: Path, secagg: Secagg) -> None:
         with (told / "proofs").open("a") as file:
             file.write(out)
     words = ["witness", told / "state", told / "bob.jsonl", "--proofs", told / "proofs"]
+    assert secagg(*words)[0] == 5
+    assert not (told / "state").exists()  # whose ledger it is, is not said by whoever comes first
     code, out, _ = secagg(*words, "--key", told / "owner.pub", "--json")
     answer = json.loads(out)
     assert (code, answer["consistent_up_to"], answer["unproven"], answer["heads"]) == (0, 8, [], 4)
