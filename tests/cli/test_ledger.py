@@ -25,7 +25,6 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Faults, simulate
-from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 from secagg.encoding import Encoding
@@ -78,16 +77,6 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 
 Secagg = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def secagg(capsys: pytest.CaptureFixture[str]) -> Secagg:
-    def call(*words: object) -> tuple[int, str, str]:
-        code = cli.main(["ledger", *map(str, words)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 def pinned(run: Path) -> list[object]:

@@ -29,7 +29,6 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import simulate
-from secagg import cli
 from secagg.assumptions import Adversary
 from secagg.cli import ledger as verify_command
 from secagg.cli import witness as command
@@ -115,16 +114,6 @@ def here(made: Path, tmp_path: Path) -> Path:
 
 
 Secagg = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def secagg(capsys: pytest.CaptureFixture[str]) -> Secagg:
-    def call(*words: object) -> tuple[int, str, str]:
-        code = cli.main(["ledger", *map(str, words)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture
